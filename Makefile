@@ -1,0 +1,64 @@
+# Needs Python 3.11 or newer, make and a network. Everything installed goes into .venv, at the
+# versions of constraints.txt; .venv is made anew when that file or pyproject.toml changes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(PIP) --build-constraint constraints.txt --editable
+
+# --no-plpgsql: pgspot cannot parse variables of our composite types. PS003 to PS005, which make
+#   every function pin its search_path, look at plpgsql functions all the same.
+# PS001: that leaves the operators outside functions, in CHECK (x IN ('a', 'b')): pg_catalog has an
+#   exact match for them and comes first.
+# PS010: the schema registry may be there already, with the version table that alembic makes first.
+PGSPOT_FLAGS := --append --no-plpgsql --ignore PS001 --ignore PS010
+
+.PHONY: demo test lint golden wheel clean
+
+demo: .venv/demo
+	@$(BIN)/runtime-registry demo
+
+test: .venv/dev
+	$(BIN)/pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/squawk alembic/versions/*.up.sql
+	$(BIN)/pgspot $(PGSPOT_FLAGS) $$(sed -n 's|^\\ir |sql/|p' sql/install.sql)
+
+# What the tests compare with: the dump of the schema, and the hashes of revisions that are new.
+golden: .venv/dev
+	RENEW_GOLDEN=1 $(BIN)/pytest tests/test_migrations.py tests/test_readme.py -k 'golden or released or readme_shows'
+
+wheel: .venv/dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
+clean:
+	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/demo: .venv/made
+	@echo "Installing what the demo needs into .venv"
+	@$(INSTALL) '.[cli,embedded]'
+	@touch $@
+
+.venv/dev: .venv/made
+	@echo "Installing what the tests and linters need into .venv"
+	@$(INSTALL) '.[cli,embedded,pool]' --group dev
+	@touch $@
+
+# pip itself first: the one that comes with Python may be too old for dependency groups.
+.venv/made: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not that:" \
+	        "name another one, as in 'make PYTHON=python3.12'." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "'$(PYTHON)' cannot make virtual environments:" \
+	        "install its venv module (Debian and Ubuntu: apt-get install python3-venv)." >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv
+	@$(PIP) --upgrade pip
+	@touch $@

@@ -1,0 +1,1 @@
+"""Runtime Registry: which models each agent runtime can run, kept in Postgres."""

@@ -1,0 +1,34 @@
+-- Who may call what. Tables are granted to nobody: the functions below run with their owner's rights.
+
+revoke all on all functions in schema registry, keyring, workspace, fleet from public;
+
+grant usage on schema registry, workspace
+  to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
+grant usage on schema fleet
+  to runtime_registry_admin;
+
+-- Readers, and with them everybody.
+grant execute on function
+  registry.resolve(text, text, text[]),
+  registry.default_model(text),
+  registry.menu(text),
+  registry.list_runtimes(),
+  registry.list_models(text),
+  workspace.get_workspace(uuid),
+  workspace.preview_runtime_change(uuid, text, text, boolean),
+  workspace.history(uuid)
+to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
+
+-- Operators, and with them admins.
+grant execute on function
+  workspace.create_workspace(text, text, text, uuid),
+  workspace.change_runtime(uuid, text, text, boolean, bigint, text),
+  workspace.set_model(uuid, text, bigint, text),
+  workspace.clear_model(uuid, bigint, text),
+  workspace.delete_workspace(uuid, bigint)
+to runtime_registry_operator, runtime_registry_admin;
+
+-- Admins.
+grant execute on function
+  fleet.load_registry(jsonb, text, boolean)
+to runtime_registry_admin;

@@ -1,0 +1,76 @@
+-- Runtime Registry: which models each agent runtime can run, and one call that switches a workspace's runtime.
+--
+--   psql -1 -v ON_ERROR_STOP=1 -f sql/install.sql
+--
+-- Four schemas; a schema uses only those below it.
+--
+--   fleet       all workspaces at once      load_registry
+--   workspace   one workspace at a time     create_workspace  change_runtime  set_model  clear_model
+--                                           delete_workspace  get_workspace  preview_runtime_change  history
+--   keyring     how secrets are sealed      (internal: seal, unseal)
+--   registry    what may run                resolve  default_model  menu  list_runtimes  list_models
+--
+-- A workspace is one row of workspace.workspaces; its model is the secret MODEL in workspace.secrets; every write adds
+-- one to its version and one row to workspace.changes, in the same transaction. The registry tables are derived from
+-- one manifest, kept in registry.revisions.
+--
+-- Locks are taken in one order everywhere: the registry (registry.hold says why), then workspaces by id, then secrets.
+-- Only the functions named above are granted to the roles of roles.sql; no table is.
+
+\ir prerequisites.sql
+
+\ir registry/tables.sql
+\ir registry/trim_text.sql
+\ir registry/text_problem.sql
+\ir registry/invalid_argument.sql
+\ir registry/clean_text.sql
+\ir registry/hold.sql
+\ir registry/route.sql
+\ir registry/valid_models.sql
+\ir registry/require_runtime.sql
+\ir registry/refuse_model.sql
+\ir registry/resolve.sql
+\ir registry/default_model.sql
+\ir registry/menu.sql
+\ir registry/list_runtimes.sql
+\ir registry/list_models.sql
+\ir registry/manifest.sql
+\ir registry/manifest_problems.sql
+\ir registry/manifest_facts.sql
+\ir registry/replace_registry.sql
+
+\ir keyring/types.sql
+\ir keyring/seal.sql
+\ir keyring/unseal.sql
+
+\ir workspace/tables.sql
+\ir workspace/actor.sql
+\ir workspace/optional_text.sql
+\ir workspace/secret_unreadable.sql
+\ir workspace/workspace_not_found.sql
+\ir workspace/read_workspace.sql
+\ir workspace/lock_workspace.sql
+\ir workspace/require_version.sql
+\ir workspace/change_of.sql
+\ir workspace/recorded_answer.sql
+\ir workspace/choose_model.sql
+\ir workspace/store_model.sql
+\ir workspace/describe_change.sql
+\ir workspace/record_change.sql
+\ir workspace/write_change.sql
+\ir workspace/create_workspace.sql
+\ir workspace/change_runtime.sql
+\ir workspace/set_model.sql
+\ir workspace/clear_model.sql
+\ir workspace/delete_workspace.sql
+\ir workspace/get_workspace.sql
+\ir workspace/preview_runtime_change.sql
+\ir workspace/history.sql
+
+\ir fleet/types.sql
+\ir fleet/unroutable_workspaces.sql
+\ir fleet/load_registry.sql
+
+\ir roles.sql
+\ir grants.sql
+\ir version.sql

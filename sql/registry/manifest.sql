@@ -1,0 +1,186 @@
+-- Internal. A manifest as rows. These read whatever they are given: what has the wrong type is passed over here and
+-- reported by registry.manifest_problems. Indexes count from 0, as in the paths of those reports.
+
+create or replace function registry.manifest_array(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when jsonb_typeof(manifest_array.value) = 'array' then manifest_array.value else '[]' end
+$$;
+comment on function registry.manifest_array(jsonb) is 'Internal: the value if it is an array, else an empty one.';
+
+create or replace function registry.manifest_strings(value jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select array(
+    select e.item #>> '{}'
+    from jsonb_array_elements(registry.manifest_array(manifest_strings.value)) with ordinality as e (item, place)
+    where jsonb_typeof(e.item) = 'string'
+    order by e.place
+  )
+$$;
+comment on function registry.manifest_strings(jsonb) is 'Internal: the strings of an array, in order.';
+
+create or replace function registry.manifest_providers(manifest jsonb)
+returns table (
+  provider_index bigint,
+  provider text,
+  billed_to text,
+  auth_env text[],
+  model_prefixes text[],
+  model_aliases text[],
+  case_sensitive boolean
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    e.place - 1,
+    e.item ->> 'name',
+    coalesce(e.item ->> 'billed_to', 'tenant'),
+    registry.manifest_strings(e.item -> 'auth_env'),
+    registry.manifest_strings(e.item -> 'model_prefixes'),
+    registry.manifest_strings(e.item -> 'model_aliases'),
+    e.item -> 'case_sensitive' is distinct from 'false'
+  from jsonb_array_elements(registry.manifest_array(manifest_providers.manifest -> 'providers'))
+    with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'object'
+$$;
+comment on function registry.manifest_providers(jsonb) is 'Internal: the providers of a manifest.';
+
+create or replace function registry.manifest_claims(manifest jsonb)
+returns table (
+  provider text,
+  path text,
+  pattern text,
+  is_prefix boolean,
+  case_sensitive boolean
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    p.provider,
+    format('providers[%s].%s[%s]', p.provider_index, list.key, claim.place - 1),
+    case when p.case_sensitive then claim.item #>> '{}' else lower((claim.item #>> '{}') collate "C") end,
+    list.key = 'model_prefixes',
+    p.case_sensitive
+  from registry.manifest_providers(manifest_claims.manifest) as p
+  cross join (values ('model_prefixes'), ('model_aliases')) as list (key)
+  cross join lateral jsonb_array_elements(
+    registry.manifest_array(manifest_claims.manifest -> 'providers' -> p.provider_index::integer -> list.key)
+  ) with ordinality as claim (item, place)
+  where jsonb_typeof(claim.item) = 'string'
+$$;
+comment on function registry.manifest_claims(jsonb) is
+  'Internal: the prefixes and aliases of a manifest''s providers, in lower case where case does not count, and where they stand.';
+
+create or replace function registry.manifest_runtimes(manifest jsonb)
+returns table (
+  runtime_index bigint,
+  runtime text,
+  default_model text,
+  model_policy text,
+  arms jsonb
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    e.place - 1,
+    e.item ->> 'name',
+    e.item ->> 'default_model',
+    coalesce(e.item ->> 'model_policy', 'registered'),
+    registry.manifest_array(e.item -> 'arms')
+  from jsonb_array_elements(registry.manifest_array(manifest_runtimes.manifest -> 'runtimes'))
+    with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'object'
+$$;
+comment on function registry.manifest_runtimes(jsonb) is 'Internal: the runtimes of a manifest.';
+
+create or replace function registry.manifest_arms(manifest jsonb)
+returns table (
+  runtime_index bigint,
+  runtime text,
+  arm_index bigint,
+  provider text,
+  models jsonb
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    r.runtime_index,
+    r.runtime,
+    e.place - 1,
+    e.item ->> 'provider',
+    registry.manifest_array(e.item -> 'models')
+  from registry.manifest_runtimes(manifest_arms.manifest) as r
+  cross join lateral jsonb_array_elements(r.arms) with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'object'
+$$;
+comment on function registry.manifest_arms(jsonb) is 'Internal: the arms of a manifest''s runtimes.';
+
+create or replace function registry.manifest_models(manifest jsonb)
+returns table (
+  runtime_index bigint,
+  runtime text,
+  arm_index bigint,
+  provider text,
+  model_index bigint,
+  model text
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    a.runtime_index,
+    a.runtime,
+    a.arm_index,
+    a.provider,
+    e.place - 1,
+    e.item #>> '{}'
+  from registry.manifest_arms(manifest_models.manifest) as a
+  cross join lateral jsonb_array_elements(a.models) with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'string'
+$$;
+comment on function registry.manifest_models(jsonb) is 'Internal: the model ids that a manifest''s arms list.';
+
+create or replace function registry.manifest_equivalents(manifest jsonb)
+returns table (
+  group_index bigint,
+  model_index bigint,
+  model text
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    g.place - 1,
+    e.place - 1,
+    e.item #>> '{}'
+  from jsonb_array_elements(registry.manifest_array(manifest_equivalents.manifest -> 'equivalents'))
+    with ordinality as g (item, place)
+  cross join lateral jsonb_array_elements(registry.manifest_array(g.item)) with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'string'
+$$;
+comment on function registry.manifest_equivalents(jsonb) is 'Internal: the ids of a manifest''s equivalents, by list.';

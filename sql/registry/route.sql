@@ -1,0 +1,61 @@
+-- Internal. The rule behind resolve(); the model is taken as it is.
+
+create or replace function registry.route(runtime text, model text, auth_env text[])
+returns registry.routing
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  routing registry.routing;
+begin
+  -- An exact id. Of several arms that list it, the only one that the credentials open wins, else the first.
+  select true, candidate.provider, candidate.billed_to
+  into routing.routable, routing.provider, routing.billed_to
+  from (
+    select
+      m.provider,
+      p.billed_to,
+      m.arm_position,
+      p.auth_env && route.auth_env as is_open,
+      count(*) filter (where p.auth_env && route.auth_env) over () as open_arms
+    from registry.models as m
+    join registry.providers as p on p.name = m.provider
+    where m.runtime = route.runtime and m.model = route.model
+  ) as candidate
+  order by (candidate.is_open and candidate.open_arms = 1) desc, candidate.arm_position
+  limit 1;
+  if found then
+    return routing;
+  end if;
+
+  -- A prefix or an alias. Within a runtime no two providers overlap (refused at load), so of each kind only the greatest
+  -- pattern that is not above the id can claim it: one step down an index, however many there are.
+  select true, p.name, p.billed_to
+  into routing.routable, routing.provider, routing.billed_to
+  from (values (false, route.model collate "C"), (true, lower(route.model collate "C"))) as asked (case_folded, id)
+  cross join lateral (
+    select c.pattern, c.is_prefix, c.provider
+    from registry.claims as c
+    where c.runtime = route.runtime and c.case_folded = asked.case_folded and c.pattern <= asked.id
+    order by c.pattern desc
+    limit 1
+  ) as nearest
+  join registry.providers as p on p.name = nearest.provider
+  where case when nearest.is_prefix then starts_with(asked.id, nearest.pattern) else asked.id = nearest.pattern end;
+  if found then
+    return routing;
+  end if;
+
+  select r.model_policy = 'any' and route.model is not null
+  into routing.routable
+  from registry.runtimes as r
+  where r.name = route.runtime;
+  routing.routable := coalesce(routing.routable, false);
+  routing.provider := null;
+  routing.billed_to := null;
+  return routing;
+end
+$$;
+comment on function registry.route(text, text, text[]) is
+  'Internal: whether a runtime can run a model, by which provider, and who is billed.';

@@ -1,0 +1,54 @@
+create or replace function workspace.change_runtime(
+  ws uuid,
+  runtime text,
+  model text default null,
+  restore boolean default false,
+  expected_version bigint default null,
+  request_id text default null
+)
+returns workspace.change
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  target constant text := registry.clean_text(change_runtime.runtime, 'runtime');
+  wanted constant text := workspace.optional_text(change_runtime.model, 'model');
+  request constant text := workspace.optional_text(change_runtime.request_id, 'request_id');
+  current workspace.snapshot;
+  answer workspace.change;
+  decided workspace.decision;
+begin
+  if change_runtime.restore is null then
+    perform registry.invalid_argument('restore', 'is null');
+  end if;
+
+  perform registry.hold();
+  perform registry.require_runtime(target);
+  current := workspace.lock_workspace(change_runtime.ws);
+
+  -- Before the version is compared: the first try of this request has moved it.
+  answer := workspace.recorded_answer(
+    current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
+  );
+  if answer.workspace_id is not null then
+    return answer;
+  end if;
+
+  perform workspace.require_version(current, change_runtime.expected_version);
+  decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
+  return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);
+end
+$$;
+comment on function workspace.change_runtime(uuid, text, text, boolean, bigint, text) is
+  'Switches a workspace to a runtime and, where its model is not registered there, to a model that is.
+The model: model if given (strict: refused unless registered for the runtime); else the current one if it is registered there; else, with
+restore, the one this workspace last had on that runtime; else an equivalent of the current one; else the runtime''s default.
+A workspace without a model stays without.
+ws: the workspace. runtime: the new runtime. expected_version: refuse unless the workspace is at this version. request_id: the
+caller''s name for this request; repeated, it gets the recorded answer and changes nothing.
+Secret, runtime, version and the row in the history are written together or not at all. Where there is nothing to change, nothing is
+written (with a request_id, the answer is recorded).
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, NO_DEFAULT_MODEL,
+REGISTRY_UNAVAILABLE, REQUEST_ID_REUSED, SECRET_UNREADABLE. Above READ COMMITTED, 40001 if the registry was loaded meanwhile.
+Call it as: select * from workspace.change_runtime(...). In (workspace.change_runtime(...)).* it would run once a column.';

@@ -1,0 +1,36 @@
+create or replace function workspace.clear_model(
+  ws uuid,
+  expected_version bigint default null,
+  request_id text default null
+)
+returns workspace.change
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  request constant text := workspace.optional_text(clear_model.request_id, 'request_id');
+  current workspace.snapshot;
+  answer workspace.change;
+  decided workspace.decision;
+begin
+  perform registry.hold();
+  current := workspace.lock_workspace(clear_model.ws);
+
+  answer := workspace.recorded_answer(current.workspace_id, request, 'clear_model', null, null, false);
+  if answer.workspace_id is not null then
+    return answer;
+  end if;
+
+  perform workspace.require_version(current, clear_model.expected_version);
+  decided.runtime := current.runtime;
+  decided.model_source := 'none';
+  return workspace.write_change(current, decided, 'clear_model', false, request);
+end
+$$;
+comment on function workspace.clear_model(uuid, bigint, text) is
+  'Removes a workspace''s model, readable or not.
+ws: the workspace. expected_version: refuse unless the workspace is at this version. request_id: the caller''s name for this request;
+repeated, it gets the recorded answer and changes nothing.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, REQUEST_ID_REUSED. Above READ COMMITTED, 40001 if the registry was loaded
+meanwhile.';

@@ -1,0 +1,59 @@
+create or replace function workspace.create_workspace(
+  name text,
+  runtime text,
+  model text default null,
+  id uuid default null
+)
+returns workspace.change
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  called constant text := registry.clean_text(create_workspace.name, 'name');
+  target constant text := registry.clean_text(create_workspace.runtime, 'runtime');
+  wanted constant text := workspace.optional_text(create_workspace.model, 'model');
+  moment timestamptz;
+  absent workspace.snapshot;
+  decided workspace.decision;
+  described workspace.changes;
+  stored keyring.sealed_value;
+begin
+  absent.workspace_id := coalesce(create_workspace.id, gen_random_uuid());
+  absent.version := 0;
+  absent.model_is_unreadable := false;
+
+  perform registry.hold();
+  moment := clock_timestamp();
+  perform registry.require_runtime(target);
+  decided := workspace.choose_model(absent, target, wanted, false);
+
+  described := workspace.describe_change(absent, decided, 'create_workspace');
+  described.version := 1;
+  begin
+    insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at)
+    values (
+      absent.workspace_id, called, target, described.version,
+      moment, moment
+    );
+    if wanted is not null then
+      stored := workspace.store_model(absent.workspace_id, wanted);
+    end if;
+    -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
+    perform workspace.record_change(described, absent, stored, false, null);
+  exception
+    when unique_violation then
+      raise exception using
+        errcode = 'PT409',
+        message = format('The workspace id %s is taken.', absent.workspace_id),
+        detail = jsonb_build_object('code', 'WORKSPACE_EXISTS', 'workspace_id', absent.workspace_id),
+        hint = 'Leave id out to get a new one. The id of a deleted workspace stays taken.';
+  end;
+  return workspace.change_of(described, null, wanted);
+end
+$$;
+comment on function workspace.create_workspace(text, text, text, uuid) is
+  'Creates a workspace. Strict on the pair: a model that is not registered for the runtime is refused.
+name: what people call it; need not be unique. runtime: its runtime. model: its model; null: none yet. id: its id; null: a new random one.
+Errors: INVALID_ARGUMENT, WORKSPACE_EXISTS, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, REGISTRY_UNAVAILABLE. Above READ COMMITTED,
+40001 if the registry was loaded meanwhile.';

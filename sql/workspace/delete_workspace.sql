@@ -1,0 +1,30 @@
+create or replace function workspace.delete_workspace(ws uuid, expected_version bigint default null)
+returns workspace.change
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  current workspace.snapshot;
+  decided workspace.decision;
+  described workspace.changes;
+begin
+  perform registry.hold();
+  current := workspace.lock_workspace(delete_workspace.ws);
+  perform workspace.require_version(current, delete_workspace.expected_version);
+
+  decided.model_source := 'none';
+  described := workspace.describe_change(current, decided, 'delete_workspace');
+  described.version := current.version + 1;
+
+  delete from workspace.secrets as s where s.workspace_id = current.workspace_id;
+  delete from workspace.workspaces as w where w.id = current.workspace_id;
+  perform workspace.record_change(described, current, null, false, null);
+  return workspace.change_of(described, current.model, null);
+end
+$$;
+comment on function workspace.delete_workspace(uuid, bigint) is
+  'Deletes a workspace and all its secrets. Its history stays, and its id stays taken.
+ws: the workspace. expected_version: refuse unless the workspace is at this version.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT. Above READ COMMITTED, 40001 if the registry was loaded
+meanwhile.';

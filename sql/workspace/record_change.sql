@@ -1,0 +1,37 @@
+-- Internal.
+
+create or replace function workspace.record_change(
+  described workspace.changes,
+  current workspace.snapshot,
+  stored keyring.sealed_value,
+  restore boolean,
+  request_id text
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  actor constant text := workspace.actor();
+  changed_at constant timestamptz := clock_timestamp();
+  txid constant xid8 := pg_current_xact_id();
+begin
+  insert into workspace.changes (
+    workspace_id, version, action, changed, previous_runtime, runtime,
+    previous_sealed, previous_key_id, sealed, key_id,
+    model_source, provider, billed_to, billing_changed,
+    restore, actor, request_id, changed_at, txid
+  )
+  values (
+    described.workspace_id, described.version, described.action, described.changed,
+    described.previous_runtime, described.runtime,
+    case when not current.model_is_unreadable then current.sealed end,
+    case when not current.model_is_unreadable then current.key_id end,
+    stored.sealed, stored.key_id,
+    described.model_source, described.provider, described.billed_to, described.billing_changed,
+    record_change.restore, actor, record_change.request_id, changed_at, txid
+  );
+end
+$$;
+comment on function workspace.record_change(workspace.changes, workspace.snapshot, keyring.sealed_value, boolean, text) is
+  'Internal: writes the row of changes.';

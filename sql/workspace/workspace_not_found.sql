@@ -1,0 +1,16 @@
+-- Internal.
+
+create or replace function workspace.workspace_not_found(ws uuid)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using
+    errcode = 'PT404',
+    message = format('There is no workspace %s.', workspace_not_found.ws),
+    detail = jsonb_build_object('code', 'WORKSPACE_NOT_FOUND', 'workspace_id', workspace_not_found.ws),
+    hint = 'It was deleted, or never created; workspace.history shows which.';
+end
+$$;
+comment on function workspace.workspace_not_found(uuid) is 'Internal: raises WORKSPACE_NOT_FOUND.';

@@ -1,0 +1,47 @@
+-- Internal. The workspace's row is locked before. All of it or, if any statement fails, nothing.
+
+create or replace function workspace.write_change(
+  current workspace.snapshot,
+  decided workspace.decision,
+  action text,
+  restore boolean,
+  request_id text
+)
+returns workspace.change
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  described workspace.changes := workspace.describe_change(
+    write_change.current, write_change.decided, write_change.action
+  );
+  stored keyring.sealed_value := (current.sealed, current.key_id);
+  moment constant timestamptz := clock_timestamp();
+begin
+  -- Nothing to do writes nothing, unless the caller may come back for this answer: then it is recorded, so that a late
+  -- replay cannot undo what happened in between.
+  if not described.changed and write_change.request_id is null then
+    return workspace.change_of(described, current.model, decided.model);
+  end if;
+
+  -- A model that stays keeps its bytes.
+  if decided.model is distinct from current.model or current.model_is_unreadable then
+    if decided.model is null then
+      delete from workspace.secrets as s where s.workspace_id = current.workspace_id and s.key = 'MODEL';
+      stored := null;
+    else
+      stored := workspace.store_model(current.workspace_id, decided.model);
+    end if;
+  end if;
+
+  described.version := current.version + 1;
+  update workspace.workspaces as w
+  set runtime = decided.runtime, version = described.version, updated_at = moment
+  where w.id = current.workspace_id;
+
+  perform workspace.record_change(described, current, stored, write_change.restore, write_change.request_id);
+  return workspace.change_of(described, current.model, decided.model);
+end
+$$;
+comment on function workspace.write_change(workspace.snapshot, workspace.decision, text, boolean, text) is
+  'Internal: stores what was decided about an existing workspace, records it and says what was done.';

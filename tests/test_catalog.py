@@ -1,0 +1,310 @@
+"""The installed objects and their files: comments, search_path, layers, and hijacking."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from databases import SQL, Database
+from support import SCHEMAS, Conn, acting_as, call, one, refused, rows
+
+PINNED = "search_path=pg_catalog, pg_temp"
+OPERATOR = "runtime_registry_operator"
+
+
+def functions(conn: Conn) -> list[Any]:
+    """Name, settings, SECURITY DEFINER, whether it is granted, comment and body of each."""
+    found = conn.execute(
+        "select p.oid::regproc::text, p.proconfig, p.prosecdef,"
+        " has_function_privilege('runtime_registry_admin', p.oid, 'execute'),"
+        " obj_description(p.oid), p.prosrc"
+        " from pg_proc p where p.pronamespace::regnamespace::text = any(%s) order by 1",
+        [SCHEMAS],
+    ).fetchall()
+    assert len(found) > 40
+    return found
+
+
+def test_every_function_pins_its_search_path(conn: Conn) -> None:
+    unpinned = [name for name, settings, *_ in functions(conn) if PINNED not in (settings or [])]
+    assert unpinned == []
+
+
+def test_exactly_what_is_granted_runs_with_its_owners_rights(conn: Conn) -> None:
+    found = functions(conn)
+    definer = [name for name, _, definer, *_ in found if definer]
+    assert definer == [name for name, _, _, granted, *_ in found if granted]
+    assert len(definer) == 14
+
+
+def test_everything_has_a_comment(conn: Conn) -> None:
+    bare = conn.execute(
+        """
+        select n.oid::regnamespace::text, obj_description(n.oid, 'pg_namespace') as comment
+        from pg_namespace n where n.nspname = any(%(schemas)s)
+        union all
+        select c.oid::regclass::text, obj_description(c.oid, 'pg_class')
+        from pg_class c
+        where c.relnamespace::regnamespace::text = any(%(schemas)s) and c.relkind not in ('c', 'i')
+        union all
+        select t.oid::regtype::text, obj_description(t.oid, 'pg_type')
+        from pg_type t left join pg_class c on c.oid = t.typrelid
+        where t.typnamespace::regnamespace::text = any(%(schemas)s)
+          and t.typelem = 0 and coalesce(c.relkind, 'c') = 'c'
+        union all
+        select p.oid::regprocedure::text, obj_description(p.oid, 'pg_proc')
+        from pg_proc p where p.pronamespace::regnamespace::text = any(%(schemas)s)
+        """,
+        {"schemas": SCHEMAS},
+    ).fetchall()
+    assert len(bare) > 60
+    assert [name for name, comment in bare if not comment] == []
+
+
+def test_comments_begin_with_a_sentence_and_say_what_is_internal(conn: Conn) -> None:
+    for name, _, _, granted, comment, _ in functions(conn):
+        assert re.match(r"[A-Z].*\.$", comment.splitlines()[0]), name
+        assert comment.startswith("Internal:") != granted, name
+
+
+# The files.
+
+FILES = {path.relative_to(SQL).as_posix(): path.read_text() for path in sorted(SQL.rglob("*.sql"))}
+INSTALLED = re.findall(r"^\\ir (\S+)$", FILES["install.sql"], re.MULTILINE)
+
+
+def defined_in(text: str) -> list[str]:
+    return re.findall(r"^create or replace function (\w+\.\w+)\(", text, re.MULTILINE)
+
+
+def test_install_sql_runs_every_file_once_and_does_nothing_else() -> None:
+    assert Counter(INSTALLED) == Counter(set(FILES) - {"install.sql"})
+    other = [
+        line
+        for line in FILES["install.sql"].splitlines()
+        if line and not line.startswith("--") and not re.fullmatch(r"\\ir \S+", line)
+    ]
+    assert other == []
+
+
+def test_every_public_function_has_the_file_of_its_name(conn: Conn) -> None:
+    granted = [name for name, _, _, granted, *_ in functions(conn) if granted]
+    for name in granted:
+        assert defined_in(FILES[f"{name.replace('.', '/')}.sql"]) == [name]
+    for path, text in FILES.items():
+        names = defined_in(text)
+        assert {name.split(".")[0] for name in names} <= {path.split("/")[0]}, path
+        if len(names) == 1:
+            assert names[0].replace(".", "/") + ".sql" == path
+        else:
+            assert not set(names) & set(granted), path
+
+
+def test_every_function_comes_from_the_files(conn: Conn) -> None:
+    defined = [name for path in INSTALLED for name in defined_in(FILES[path])]
+    assert sorted(defined) == sorted(name for name, *_ in functions(conn))
+
+
+BELOW = {
+    "registry": {"registry"},
+    "keyring": {"keyring"},
+    "workspace": {"workspace", "registry", "keyring"},
+    "fleet": set(SCHEMAS),
+}
+
+
+def test_a_schema_uses_only_those_below_it(conn: Conn) -> None:
+    for name, _, _, _, _, body in functions(conn):
+        code = re.sub(r"--.*|'[^']*'", "", body)
+        used = set(re.findall(rf"\b({'|'.join(SCHEMAS)})\.\w", code))
+        assert used <= BELOW[name.split(".")[0]], name
+
+
+def test_the_workspace_tables_can_be_distributed_by_workspace(conn: Conn) -> None:
+    tables = "c.relnamespace = 'workspace'::regnamespace"
+    triggers = conn.execute(
+        "select tgname from pg_trigger join pg_class c on c.oid = tgrelid"
+        f" where {tables} and not tgisinternal"
+    ).fetchall()
+    assert triggers == []
+    unique = conn.execute(
+        "select c.oid::regclass::text, a.attname from pg_index i"
+        " join pg_class c on c.oid = i.indrelid"
+        " join pg_attribute a on a.attrelid = c.oid and a.attnum = i.indkey[0]"
+        f" where {tables} and i.indisunique"
+    ).fetchall()
+    assert set(unique) == {
+        ("workspace.workspaces", "id"),
+        ("workspace.secrets", "workspace_id"),
+        ("workspace.changes", "workspace_id"),
+    }
+
+
+def test_no_check_can_print_a_secret(conn: Conn) -> None:
+    checks = conn.execute(
+        "select conname from pg_constraint where contype = 'c'"
+        " and conrelid in ('workspace.secrets'::regclass, 'workspace.changes'::regclass)"
+    ).fetchall()
+    assert checks == []
+
+
+# Hijacking. What a caller puts in the way must not be found by our functions.
+
+TRAP = "language plpgsql as $$ begin raise exception 'hijacked'; end $$"
+TRAPS = [
+    f"create function {{0}}.lower(text) returns text {TRAP}",
+    f"create function {{0}}.btrim(text, text) returns text {TRAP}",
+    f"create function {{0}}.octet_length(text) returns integer {TRAP}",
+    f"create function {{0}}.translate(text, text, text) returns text {TRAP}",
+    f"create function {{0}}.clock_timestamp() returns timestamptz {TRAP}",
+    f"create function {{0}}.gen_random_uuid() returns uuid {TRAP}",
+    f"create function {{0}}.current_setting(text) returns text {TRAP}",
+    f"create function {{0}}.current_setting(text, boolean) returns text {TRAP}",
+    f"create function {{0}}.jsonb_typeof(jsonb) returns text {TRAP}",
+    f"create function {{0}}.starts_with(text, text) returns boolean {TRAP}",
+    f"create function {{0}}.convert_to(text, name) returns bytea {TRAP}",
+    f"create function {{0}}.pg_current_xact_id() returns xid8 {TRAP}",
+    *(
+        f"create function {{0}}.trap_{number}({left}, {right}) returns {result} {TRAP};"
+        f" create operator {{0}}.{operator}"
+        f" (leftarg = {left}, rightarg = {right}, function = {{0}}.trap_{number})"
+        for number, (operator, left, right, result) in enumerate(
+            [
+                ("=", "text", "text", "boolean"),
+                ("<>", "text", "text", "boolean"),
+                ("<=", "text", "text", "boolean"),
+                ("=", "uuid", "uuid", "boolean"),
+                ("=", "bigint", "bigint", "boolean"),
+                ("=", "boolean", "boolean", "boolean"),
+                (">", "integer", "integer", "boolean"),
+                ("+", "bigint", "integer", "bigint"),
+                ("&&", "anyarray", "anyarray", "boolean"),
+                ("||", "jsonb", "jsonb", "jsonb"),
+                ("->", "jsonb", "text", "jsonb"),
+                ("->>", "jsonb", "text", "text"),
+            ]
+        )
+    ),
+]
+FAKES = [
+    "create table {0}.workspaces (id uuid, name text, runtime text, version bigint)",
+    "create table {0}.secrets (workspace_id uuid, key text, sealed bytea)",
+    "create table {0}.changes (workspace_id uuid)",
+    "create table {0}.state (revision bigint)",
+    "create table {0}.runtimes (name text, default_model text)",
+    "create table {0}.models (runtime text, model text)",
+    "create type {0}.change as (x integer)",
+    "create type {0}.snapshot as (x integer)",
+    "create domain {0}.text as pg_catalog.text check (false)",
+    "create domain {0}.uuid as pg_catalog.uuid check (false)",
+    "create domain {0}.bigint as pg_catalog.int8 check (false)",
+]
+WS = UUID(int=7)
+STORY: list[tuple[str, list[Any]]] = [
+    ("registry.resolve", ["claude-code", "MINIMAX-M9"]),
+    ("registry.resolve", ["codex", "gpt-5.5", ["OPENAI_API_KEY"]]),
+    ("registry.default_model", ["hermes"]),
+    ("registry.menu", ["hermes"]),
+    ("registry.list_runtimes", []),
+    ("registry.list_models", ["codex"]),
+    ("workspace.create_workspace", ["w", " claude-code ", "moonshot/kimi-k2.6", WS]),
+    ("workspace.preview_runtime_change", [WS, "google-adk"]),
+    ("workspace.change_runtime", [WS, "google-adk", None, False, 1, "r-1"]),
+    ("workspace.change_runtime", [WS, "google-adk", None, False, 1, "r-1"]),
+    ("workspace.change_runtime", [WS, "claude-code", None, True]),
+    ("workspace.set_model", [WS, "no-such-model"]),
+    ("workspace.set_model", [WS, "opus"]),
+    ("workspace.clear_model", [WS]),
+    ("workspace.get_workspace", [WS]),
+    ("workspace.delete_workspace", [WS]),
+    ("workspace.history", [WS]),
+]
+
+
+VARYING = {"created_at", "updated_at", "changed_at", "actor"}
+
+
+def story(conn: Conn) -> list[Any]:
+    """What the calls above answer, each time; refusals as SQLSTATE and DETAIL."""
+    told: list[Any] = []
+    for function, args in STORY:
+        if args[1:] == ["no-such-model"]:
+            refusal = refused(conn, function, *args)
+            told.append((refusal.sqlstate, refusal.detail))
+            continue
+        for row in rows(conn, function, *args):
+            told.append({key: value for key, value in row._asdict().items() if key not in VARYING})
+    return told
+
+
+@pytest.fixture
+def true_story(conn: Conn) -> list[Any]:
+    with acting_as(conn, OPERATOR):
+        told = story(conn)
+    assert len(told) > 30
+    return told
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ("evil", "evil, pg_catalog"),
+        ("evil", "evil, registry, workspace, pg_catalog, pg_temp"),
+        ("pg_temp", "pg_temp, pg_catalog"),
+        ("pg_temp", "registry"),
+    ],
+)
+def test_what_a_caller_puts_in_the_way_is_not_found(
+    conn: Conn, true_story: list[Any], schema: str, path: str
+) -> None:
+    if schema == "evil":
+        conn.execute("create schema evil")
+        conn.execute(f"grant all on schema evil to {OPERATOR}")
+    with acting_as(conn, OPERATOR):
+        for statement in [*TRAPS, *FAKES]:
+            conn.execute(statement.format(schema))
+        conn.execute(f"set local search_path = {path}")
+        assert story(conn) == true_story
+
+
+def test_the_traps_above_do_catch_a_function_with_no_search_path_of_its_own(conn: Conn) -> None:
+    conn.execute("create schema evil")
+    for statement in TRAPS:
+        conn.execute(statement.format("evil"))
+    conn.execute("set local search_path = evil, pg_catalog")
+    assert call(conn, "registry.trim_text", " x")[0] == "x"
+    conn.execute("alter function registry.trim_text(text) reset search_path")
+    assert "hijacked" in refused(conn, "registry.trim_text", " x").text
+
+
+SETTINGS = {
+    "standard_conforming_strings": "off",
+    "escape_string_warning": "on",
+    "backslash_quote": "off",
+    "transform_null_equals": "on",
+    "array_nulls": "off",
+    "quote_all_identifiers": "on",
+    "bytea_output": "escape",
+    "DateStyle": "ISO,DMY",
+    "IntervalStyle": "sql_standard",
+    "TimeZone": "Asia/Kathmandu",
+    "extra_float_digits": "-15",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_indexscan": "off",
+    "enable_hashjoin": "off",
+    "default_transaction_isolation": "serializable",
+    "plpgsql.variable_conflict": "use_column",
+}
+
+
+def test_the_callers_settings_do_not_change_an_answer(
+    database: Database, true_story: list[Any]
+) -> None:
+    options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+    conn = database.connect(options=options)
+    assert one(conn, "show standard_conforming_strings") == "off"
+    assert story(conn) == true_story
