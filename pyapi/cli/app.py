@@ -1,0 +1,496 @@
+"""The commands: each names a database, makes one call of the package and prints its answer."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, NoReturn, ParamSpec
+
+import psycopg
+import typer
+from typer.core import TyperGroup
+
+from .. import demo as story
+from .. import fleet, registry, schema, workspace
+from ..embedded import EmbeddedError
+from ..errors import RegistryError, translate
+from . import database, manifests, output
+from . import doctor as checks
+from .database import Options
+from .exits import Exit
+
+P = ParamSpec("P")
+
+
+class _Group(TyperGroup):
+    """Tells a script in JSON, too, that its command line is wrong."""
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        args = sys.argv[1:] if args is None else list(args)
+        if "--json" not in args:
+            return super().main(args, **extra)
+        try:
+            code = super().main(args, **{**extra, "standalone_mode": False})
+        except typer.TyperException as error:
+            output.print_json({"code": "USAGE", "message": error.format_message()}, sys.stderr)
+            code = error.exit_code
+        sys.exit(code)
+
+
+app = typer.Typer(
+    cls=_Group,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they show variables, and a conninfo may hold a password
+    help="Which models each agent runtime can run, and one call that switches a workspace's "
+    "runtime.",
+    epilog="Exit codes: " + "; ".join(f"{code:d} {code.meaning}" for code in Exit) + ".",
+)
+
+_Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="DSN",
+        help="A connection string, a postgresql:// URL or a database's name. Without it "
+        "DATABASE_URL, else libpq's variables (PGHOST, PGSERVICE, PGDATABASE, ...), else the "
+        "embedded Postgres.",
+    ),
+]
+_Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document; an error, to standard error.")
+]
+_Ws = Annotated[str, typer.Argument(metavar="WORKSPACE", help="The workspace's id.")]
+_Runtime = Annotated[str, typer.Argument(metavar="RUNTIME", help="The runtime's name.")]
+_Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="MODEL", help="This model; it has to be registered for the runtime."
+    ),
+]
+_Restore = Annotated[
+    bool, typer.Option("--restore", help="Prefer the model the workspace last had there.")
+]
+_Version = Annotated[
+    int | None,
+    typer.Option(
+        "--expected-version", metavar="N", help="Refuse if the workspace has another version."
+    ),
+]
+_Request = Annotated[
+    str | None,
+    typer.Option(
+        "--request-id", metavar="ID", help="Makes it safe to repeat: it takes effect once."
+    ),
+]
+_LockTimeout = Annotated[
+    str,
+    typer.Option("--lock-timeout", metavar="TIME", help="How long to wait for a lock."),
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(version("runtime-registry"))
+        raise typer.Exit
+
+
+@app.callback()
+def _before_the_name(
+    context: typer.Context,
+    database: _Database = None,
+    as_json: _Json = False,
+    _show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    context.obj = Options(database, as_json)
+
+
+def _command(
+    **settings: Any,
+) -> Callable[[Callable[Concatenate[Options, P], None]], Callable[Concatenate[Options, P], None]]:
+    """Make a function a command of its name, with the options of all commands after its own."""
+
+    def register(
+        function: Callable[Concatenate[Options, P], None],
+    ) -> Callable[Concatenate[Options, P], None]:
+        def run(context: typer.Context, database: str | None, as_json: bool, **own: Any) -> None:
+            before: Options = context.obj
+            options = Options(
+                before.database if database is None else database, before.as_json or as_json
+            )
+            with _failures(options):
+                function(options, **own)  # type: ignore[call-arg]
+
+        def parameter(name: str, annotation: object, **default: Any) -> inspect.Parameter:
+            kind = inspect.Parameter.KEYWORD_ONLY
+            return inspect.Parameter(name, kind, annotation=annotation, **default)
+
+        signature = inspect.signature(function, eval_str=True)
+        own = list(signature.parameters.values())[1:]
+        # typer reads the options of a command off its signature.
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[
+                parameter("context", typer.Context),
+                *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own),
+                parameter("database", _Database, default=None),
+                parameter("as_json", _Json, default=False),
+            ]
+        )
+        run.__annotations__ = {}
+        run.__doc__ = function.__doc__
+        app.command(function.__name__.replace("_", "-"), **settings)(run)
+        return function
+
+    return register
+
+
+@contextmanager
+def _failures(options: Options) -> Iterator[None]:
+    """Print why a command could not do its work, and leave with the exit code for it."""
+    try:
+        yield
+    except RegistryError as error:
+        _fail(options, error, Exit.of(error))
+    except psycopg.Error as error:
+        failure = translate(error)
+        _fail(options, failure, Exit.of(failure))
+    except EmbeddedError as error:
+        _fail(options, RegistryError(503, "EMBEDDED_UNAVAILABLE", str(error)), Exit.UNAVAILABLE)
+    except story.OtherRegistry as error:
+        hint = "Give the demo a database of its own, or first run `runtime-registry load`."
+        _fail(options, RegistryError(409, "OTHER_REGISTRY", str(error), hint), Exit.CONFLICT)
+    except story.Surprise as error:
+        _fail(options, RegistryError(500, "UNEXPECTED", str(error)), Exit.UNEXPECTED)
+
+
+def _fail(options: Options, error: RegistryError, code: Exit) -> NoReturn:
+    if options.as_json:
+        fields = ("status", "code", "message", "hint", "detail")
+        output.print_json({field: getattr(error, field) for field in fields}, sys.stderr)
+    else:
+        output.print_error(error)
+    raise typer.Exit(code)
+
+
+def _change(options: Options, call: Callable[[psycopg.Connection[Any]], workspace.Change]) -> None:
+    with database.connection(options) as conn:
+        answer = call(conn)
+    if options.as_json:
+        output.print_json(answer)
+    else:
+        output.print_change(answer)
+
+
+def _print_entries(
+    options: Options,
+    entries: Sequence[object],
+    columns: Mapping[str, Callable[[Any], object]],
+) -> None:
+    """Print entries with all their fields as JSON, or as a table of `columns`, by their titles."""
+    if options.as_json:
+        output.print_json(entries)
+    else:
+        rows = [[value(entry) for value in columns.values()] for entry in entries]
+        output.print_table(list(columns), rows)
+
+
+# What may run
+
+
+@_command()
+def runtimes(options: Options) -> None:
+    """List the runtimes."""
+    with database.connection(options) as conn:
+        entries = registry.list_runtimes(conn)
+    columns: dict[str, Callable[[registry.RuntimeEntry], object]] = {
+        "runtime": lambda entry: entry.runtime,
+        "policy": lambda entry: entry.model_policy,
+        "default model": lambda entry: entry.default_model,
+        "models": lambda entry: entry.models,
+        "providers": lambda entry: entry.providers,
+    }
+    _print_entries(options, entries, columns)
+
+
+@_command()
+def models(options: Options, runtime: _Runtime) -> None:
+    """List the models that are registered for a runtime."""
+    with database.connection(options) as conn:
+        entries = registry.list_models(conn, runtime)
+    columns: dict[str, Callable[[registry.ModelEntry], object]] = {
+        "": lambda entry: entry.position,
+        "model": lambda entry: entry.model,
+        "provider": lambda entry: entry.provider,
+        "billed to": lambda entry: entry.billed_to,
+        "default": lambda entry: "default" if entry.is_default else "",
+    }
+    _print_entries(options, entries, columns)
+
+
+@_command()
+def load(
+    options: Options,
+    manifest: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="MANIFEST",
+            help="A YAML or JSON file, - for standard input; else the packaged catalogue.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what it would change, and change nothing.")
+    ] = False,
+) -> None:
+    """Replace the registry by a manifest."""
+    try:
+        content = schema.default_manifest() if manifest is None else manifests.read(manifest)
+    except OSError as error:
+        raise typer.BadParameter(f"{manifest}: {error.strerror}", param_hint="MANIFEST") from error
+    with database.connection(options, loaded=False) as conn:
+        answer = fleet.load_registry(conn, content, dry_run=dry_run)
+    if options.as_json:
+        output.print_json(answer)
+    else:
+        output.print_load(answer, dry_run)
+
+
+# Workspaces
+
+
+@_command()
+def create(
+    options: Options,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    runtime: Annotated[str, typer.Option("--runtime", metavar="RUNTIME", help="Its runtime.")],
+    model: _Model = None,
+    id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="UUID", help="Its id; else the database makes one."),
+    ] = None,
+) -> None:
+    """Create a workspace."""
+    _change(
+        options,
+        lambda conn: workspace.create_workspace(conn, name, runtime, model=model, id=id),
+    )
+
+
+@_command()
+def change(
+    options: Options,
+    ws: _Ws,
+    runtime: _Runtime,
+    model: _Model = None,
+    restore: _Restore = False,
+    expected_version: _Version = None,
+    request_id: _Request = None,
+) -> None:
+    """Switch a workspace's runtime; a model that the new one does not have is replaced."""
+    _change(
+        options,
+        lambda conn: workspace.change_runtime(
+            conn,
+            ws,
+            runtime,
+            model=model,
+            restore=restore,
+            expected_version=expected_version,
+            request_id=request_id,
+        ),
+    )
+
+
+@_command()
+def preview(
+    options: Options, ws: _Ws, runtime: _Runtime, model: _Model = None, restore: _Restore = False
+) -> None:
+    """Show what change would do, and do nothing."""
+    _change(
+        options,
+        lambda conn: workspace.preview_runtime_change(
+            conn, ws, runtime, model=model, restore=restore
+        ),
+    )
+
+
+@_command()
+def set_model(
+    options: Options,
+    ws: _Ws,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model.")],
+    expected_version: _Version = None,
+    request_id: _Request = None,
+) -> None:
+    """Give a workspace a model, which has to be registered for its runtime."""
+    _change(
+        options,
+        lambda conn: workspace.set_model(
+            conn, ws, model, expected_version=expected_version, request_id=request_id
+        ),
+    )
+
+
+@_command()
+def clear_model(
+    options: Options, ws: _Ws, expected_version: _Version = None, request_id: _Request = None
+) -> None:
+    """Take a workspace's model away."""
+    _change(
+        options,
+        lambda conn: workspace.clear_model(
+            conn, ws, expected_version=expected_version, request_id=request_id
+        ),
+    )
+
+
+@_command()
+def delete(options: Options, ws: _Ws, expected_version: _Version = None) -> None:
+    """Delete a workspace and its secrets; its history stays."""
+    _change(
+        options,
+        lambda conn: workspace.delete_workspace(conn, ws, expected_version=expected_version),
+    )
+
+
+@_command()
+def show(options: Options, ws: _Ws) -> None:
+    """Show a workspace."""
+    with database.connection(options) as conn:
+        state = workspace.get_workspace(conn, ws)
+    if options.as_json:
+        output.print_json(state)
+    else:
+        output.print_state(state)
+
+
+@_command()
+def history(options: Options, ws: _Ws) -> None:
+    """List what was written to a workspace, oldest first; also of a deleted one."""
+    with database.connection(options) as conn:
+        entries = workspace.history(conn, ws)
+    columns: dict[str, Callable[[workspace.HistoryEntry], object]] = {
+        "": lambda entry: entry.version,
+        "at (UTC)": lambda entry: entry.changed_at,
+        "action": lambda entry: entry.action + " (no change)" * (not entry.changed),
+        "runtime": lambda entry: entry.runtime,
+        "model": lambda entry: entry.model,
+        "source": lambda entry: entry.model_source,
+        "actor": lambda entry: entry.actor,
+    }
+    _print_entries(options, entries, columns)
+
+
+# The database
+
+
+@_command()
+def migrate(options: Options, lock_timeout: _LockTimeout = "5s") -> None:
+    """Install Runtime Registry in a database, or bring it to this release."""
+    with database.opened(options, migrated=False) as target:
+        with target.connected():
+            pass  # to say why, if it cannot be
+        applied = schema.migrate(target.conninfo, lock_timeout=lock_timeout)
+    if options.as_json:
+        output.print_json({"revision": schema.head_revision(), "applied": applied})
+    elif applied:
+        print(f"Migrated: {', '.join(applied)}.")
+    else:
+        print(f"Nothing to do: the database is at revision {schema.head_revision()}.")
+
+
+@_command()
+def uninstall(
+    options: Options,
+    discard_workspaces: Annotated[
+        bool, typer.Option("--discard-workspaces", help="Destroy the workspaces that there are.")
+    ] = False,
+    lock_timeout: _LockTimeout = "5s",
+) -> None:
+    """Take Runtime Registry out of a database; refused while there are workspaces."""
+    with database.opened(options, migrated=False) as target:
+        with target.connected():
+            pass  # to say why, if it cannot be
+        undone = schema.downgrade(
+            target.conninfo, lock_timeout=lock_timeout, discard_workspaces=discard_workspaces
+        )
+    if options.as_json:
+        output.print_json({"revision": None, "undone": undone})
+    elif undone:
+        print("Runtime Registry is uninstalled.")
+    else:
+        print("Nothing to do: Runtime Registry is not installed.")
+
+
+@_command()
+def doctor(options: Options) -> None:
+    """Look for what is wrong with a database, or not as it should be."""
+    with database.connection(options) as conn:
+        found = list(checks.examine(conn))
+    healthy = all(check.status != "problem" for check in found)
+    if options.as_json:
+        output.print_json({"ok": healthy, "checks": found})
+    else:
+        output.print_checks(found)
+    if not healthy:
+        raise typer.Exit(Exit.UNHEALTHY)
+
+
+@_command(context_settings={"ignore_unknown_options": True})
+def psql(
+    options: Options,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ARGUMENTS", help="For psql, after --.", show_default=False),
+    ] = None,
+) -> None:
+    """Open psql on the database."""
+    _refuse_json(options)
+    with database.opened(options) as target:
+        try:
+            code = target.psql(arguments or [])
+        except FileNotFoundError:
+            hint = "Install PostgreSQL's client programs."
+            error = RegistryError(500, "PSQL_MISSING", "There is no psql on the PATH.", hint)
+            _fail(options, error, Exit.UNEXPECTED)
+    raise typer.Exit(code)
+
+
+@_command()
+def demo(options: Options) -> None:
+    """Tell the story of one workspace: the calls, and what they answer."""
+    _refuse_json(options)
+    with database.connection(options) as conn:
+        ws = story.run(conn)
+    # Under its bare name if that is what would be found, else as it was called.
+    called = sys.argv[0]
+    found = shutil.which("runtime-registry")
+    command = "runtime-registry" if found and Path(found) == Path(called).absolute() else called
+    if options.database:
+        command += " --database ..."
+    print(
+        f"""
+Look around:
+
+   {command} psql
+
+   select * from registry.list_models('google-adk');
+
+   select runtime, model, model_was_reset
+   from workspace.change_runtime('{ws}', 'codex');"""
+    )
+
+
+def _refuse_json(options: Options) -> None:
+    if options.as_json:
+        raise typer.BadParameter("this command has no JSON to print", param_hint="--json")

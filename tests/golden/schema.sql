@@ -1,0 +1,3684 @@
+--
+-- PostgreSQL database dump
+--
+
+
+
+
+--
+-- Name: fleet; Type: SCHEMA; Schema: -; Owner: -
+--
+
+CREATE SCHEMA fleet;
+
+
+--
+-- Name: SCHEMA fleet; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON SCHEMA fleet IS 'All workspaces at once.';
+
+
+--
+-- Name: keyring; Type: SCHEMA; Schema: -; Owner: -
+--
+
+CREATE SCHEMA keyring;
+
+
+--
+-- Name: SCHEMA keyring; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON SCHEMA keyring IS 'How secrets are sealed. seal and unseal are the only door to a secret''s value.';
+
+
+--
+-- Name: registry; Type: SCHEMA; Schema: -; Owner: -
+--
+
+CREATE SCHEMA registry;
+
+
+--
+-- Name: SCHEMA registry; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON SCHEMA registry IS 'What may run: providers, runtimes and the models registered for each.';
+
+
+--
+-- Name: workspace; Type: SCHEMA; Schema: -; Owner: -
+--
+
+CREATE SCHEMA workspace;
+
+
+--
+-- Name: SCHEMA workspace; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON SCHEMA workspace IS 'The workspaces: one runtime and one model each, changed together, every change recorded.';
+
+
+--
+-- Name: registry_load; Type: TYPE; Schema: fleet; Owner: -
+--
+
+CREATE TYPE fleet.registry_load AS (
+	revision bigint,
+	loaded boolean,
+	added jsonb,
+	removed jsonb,
+	changed jsonb,
+	orphans jsonb
+);
+
+
+--
+-- Name: TYPE registry_load; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TYPE fleet.registry_load IS 'What loading a manifest did, or would do.
+revision: the registry''s revision now. loaded: whether the manifest was loaded.
+added, removed, changed: arrays of the providers, runtimes, arms, models and equivalents concerned, each an object with its kind and names,
+a changed one with what differs before (from) and after (to).
+orphans: the workspaces whose model this manifest leaves unroutable, an array of objects with workspace_id and runtime.';
+
+
+--
+-- Name: sealed_value; Type: TYPE; Schema: keyring; Owner: -
+--
+
+CREATE TYPE keyring.sealed_value AS (
+	sealed bytea,
+	key_id integer
+);
+
+
+--
+-- Name: TYPE sealed_value; Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON TYPE keyring.sealed_value IS 'Internal: the bytes to store, and the key that sealed them (null: plain).';
+
+
+--
+-- Name: manifest_problem; Type: TYPE; Schema: registry; Owner: -
+--
+
+CREATE TYPE registry.manifest_problem AS (
+	path text,
+	problem text
+);
+
+
+--
+-- Name: TYPE manifest_problem; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TYPE registry.manifest_problem IS 'Internal: what is wrong with a manifest, and where.';
+
+
+--
+-- Name: model_entry; Type: TYPE; Schema: registry; Owner: -
+--
+
+CREATE TYPE registry.model_entry AS (
+	"position" bigint,
+	model text,
+	provider text,
+	billed_to text,
+	is_default boolean
+);
+
+
+--
+-- Name: TYPE model_entry; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TYPE registry.model_entry IS 'One registered model, as registry.list_models shows it.';
+
+
+--
+-- Name: routing; Type: TYPE; Schema: registry; Owner: -
+--
+
+CREATE TYPE registry.routing AS (
+	routable boolean,
+	provider text,
+	billed_to text
+);
+
+
+--
+-- Name: TYPE routing; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TYPE registry.routing IS 'Internal: whether a runtime can run a model, who serves it and who pays. Provider is null where any model is accepted and no arm claims it.';
+
+
+--
+-- Name: runtime_entry; Type: TYPE; Schema: registry; Owner: -
+--
+
+CREATE TYPE registry.runtime_entry AS (
+	runtime text,
+	model_policy text,
+	default_model text,
+	models bigint,
+	providers text[]
+);
+
+
+--
+-- Name: TYPE runtime_entry; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TYPE registry.runtime_entry IS 'One runtime, as registry.list_runtimes shows it.';
+
+
+--
+-- Name: change; Type: TYPE; Schema: workspace; Owner: -
+--
+
+CREATE TYPE workspace.change AS (
+	workspace_id uuid,
+	version bigint,
+	changed boolean,
+	previous_runtime text,
+	runtime text,
+	previous_model text,
+	model text,
+	model_source text,
+	model_was_reset boolean,
+	provider text,
+	billed_to text,
+	billing_changed boolean,
+	needs_restart boolean
+);
+
+
+--
+-- Name: TYPE change; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON TYPE workspace.change IS 'What a write did to a workspace (or, from a preview, would do).
+workspace_id: the workspace. version: its version now. changed: whether anything changed.
+previous_runtime, runtime, previous_model, model: the pair before and after; previous_model is null too if it was unreadable.
+model_source: why it is this model: requested (the caller asked for it), kept (routable as it was), restored (the last one on this
+runtime), equivalent (the same model under this runtime''s id), default (the runtime''s) or none (there is none).
+model_was_reset: true for restored, equivalent and default: an orphaned model was replaced.
+provider, billed_to: who serves the model and who pays. billing_changed: somebody else pays than before.
+needs_restart: the running agent does not have this pair yet.';
+
+
+--
+-- Name: decision; Type: TYPE; Schema: workspace; Owner: -
+--
+
+CREATE TYPE workspace.decision AS (
+	runtime text,
+	model text,
+	model_source text,
+	provider text,
+	billed_to text
+);
+
+
+--
+-- Name: TYPE decision; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON TYPE workspace.decision IS 'Internal: the pair that a workspace shall have.';
+
+
+--
+-- Name: history_entry; Type: TYPE; Schema: workspace; Owner: -
+--
+
+CREATE TYPE workspace.history_entry AS (
+	workspace_id uuid,
+	version bigint,
+	action text,
+	changed boolean,
+	previous_runtime text,
+	runtime text,
+	previous_model text,
+	model text,
+	model_source text,
+	provider text,
+	billed_to text,
+	actor text,
+	request_id text,
+	changed_at timestamp with time zone
+);
+
+
+--
+-- Name: TYPE history_entry; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON TYPE workspace.history_entry IS 'One change of a workspace, with its models readable; a model that cannot be read any more is null.';
+
+
+--
+-- Name: snapshot; Type: TYPE; Schema: workspace; Owner: -
+--
+
+CREATE TYPE workspace.snapshot AS (
+	workspace_id uuid,
+	runtime text,
+	version bigint,
+	sealed bytea,
+	key_id integer,
+	model text,
+	model_is_unreadable boolean
+);
+
+
+--
+-- Name: TYPE snapshot; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON TYPE workspace.snapshot IS 'Internal: what a decision about a workspace starts from.';
+
+
+--
+-- Name: state; Type: TYPE; Schema: workspace; Owner: -
+--
+
+CREATE TYPE workspace.state AS (
+	workspace_id uuid,
+	name text,
+	runtime text,
+	model text,
+	model_registered boolean,
+	provider text,
+	billed_to text,
+	version bigint,
+	created_at timestamp with time zone,
+	updated_at timestamp with time zone
+);
+
+
+--
+-- Name: TYPE state; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON TYPE workspace.state IS 'A workspace as it is. model_registered: whether its model is routable on its runtime; null without a model.';
+
+
+--
+-- Name: load_registry(jsonb, text, boolean); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.load_registry(manifest jsonb, on_orphan text DEFAULT 'refuse'::text, dry_run boolean DEFAULT false) RETURNS fleet.registry_load
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+declare
+  problems jsonb;
+  current_revision bigint;
+  current_manifest jsonb;
+  unroutable_before uuid[];
+  in_use jsonb;
+  load fleet.registry_load;
+begin
+  if load_registry.manifest is null then
+    perform registry.invalid_argument('manifest', 'is null');
+  elsif load_registry.on_orphan is null or load_registry.on_orphan not in ('refuse', 'keep', 'reset') then
+    perform registry.invalid_argument('on_orphan', 'must be refuse, keep or reset');
+  elsif load_registry.on_orphan <> 'refuse' then
+    perform registry.invalid_argument('on_orphan', 'can only be refuse in this release');
+  elsif load_registry.dry_run is null then
+    perform registry.invalid_argument('dry_run', 'is null');
+  end if;
+
+  -- A snapshot from before the lock would hide the workspaces written until then.
+  if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+    raise exception using
+      errcode = 'PT400',
+      message = 'A registry can only be loaded at the isolation level READ COMMITTED.',
+      detail = jsonb_build_object('code', 'ISOLATION_UNSUPPORTED', 'isolation', current_setting('transaction_isolation')),
+      hint = 'Begin the transaction with: begin isolation level read committed.';
+  end if;
+
+  -- Waits for everybody who decides by the current registry, and keeps them out until the end (registry.hold). Those who
+  -- only read are not disturbed.
+  lock table registry.state in exclusive mode;
+
+  select jsonb_agg(jsonb_build_object('path', found.path, 'problem', found.problem))
+  into problems
+  from registry.manifest_problems(load_registry.manifest) as found;
+  if problems is not null then
+    raise exception using
+      errcode = 'PT422',
+      message = format('The manifest has %s problem(s).', jsonb_array_length(problems)),
+      detail = jsonb_build_object(
+        'code', 'REGISTRY_INVALID',
+        'problems', jsonb_path_query_array(problems, '$[0 to 99]'),
+        'problems_total', jsonb_array_length(problems)
+      ),
+      hint = 'Mend them all and load again. Nothing was changed.';
+  end if;
+
+  select s.revision, coalesce(r.manifest, '{}')
+  into current_revision, current_manifest
+  from registry.state as s
+  left join registry.revisions as r on r.revision = s.revision;
+  load.revision := current_revision;
+  load.loaded := false;
+  load.orphans := '[]';
+  select d.added, d.removed, d.changed
+  into load.added, load.removed, load.changed
+  from registry.manifest_difference(current_manifest, load_registry.manifest) as d;
+  if load_registry.manifest = current_manifest then
+    return load;
+  end if;
+
+  select jsonb_agg(jsonb_build_object('runtime', used.runtime, 'workspaces', used.workspaces) order by used.runtime)
+  into in_use
+  from (
+    select w.runtime, count(*) as workspaces
+    from workspace.workspaces as w
+    where not exists (
+      select from registry.manifest_runtimes(load_registry.manifest) as kept where kept.runtime = w.runtime
+    )
+    group by w.runtime
+  ) as used;
+  if in_use is not null then
+    raise exception using
+      errcode = 'PT409',
+      message = 'The manifest removes a runtime that workspaces use.',
+      detail = jsonb_build_object('code', 'RUNTIME_IN_USE', 'runtimes', in_use),
+      hint = 'Keep the runtime in the manifest until its workspaces have another. Nothing was changed.';
+  end if;
+
+  unroutable_before := array(select before.id from fleet.unroutable_workspaces() as before (id));
+  begin
+    perform registry.replace_registry(load_registry.manifest, current_revision + 1, workspace.actor());
+
+    select coalesce(
+      jsonb_agg(jsonb_build_object('workspace_id', w.id, 'runtime', w.runtime) order by w.id), '[]'
+    )
+    into load.orphans
+    from fleet.unroutable_workspaces() as after (id)
+    join workspace.workspaces as w on w.id = after.id
+    left join unnest(unroutable_before) as before (id) on before.id = after.id
+    where before.id is null;
+
+    if load_registry.dry_run then
+      raise exception using errcode = 'RRDRY', message = 'Dry run: taken back.';
+    end if;
+  exception
+    when sqlstate 'RRDRY' then
+      return load;
+  end;
+
+  if load.orphans <> '[]' then
+    raise exception using
+      errcode = 'PT409',
+      message = format('The manifest orphans the model of %s workspace(s).', jsonb_array_length(load.orphans)),
+      detail = jsonb_build_object(
+        'code', 'REGISTRY_ORPHANS',
+        'orphans', jsonb_path_query_array(load.orphans, '$[0 to 49]'),
+        'orphans_total', jsonb_array_length(load.orphans)
+      ),
+      hint = 'Keep what they use in the manifest, or give them another model first. Nothing was changed.';
+  end if;
+  load.revision := current_revision + 1;
+  load.loaded := true;
+  return load;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION load_registry(manifest jsonb, on_orphan text, dry_run boolean); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.load_registry(manifest jsonb, on_orphan text, dry_run boolean) IS 'Replaces the registry by a manifest, as a new numbered revision, and says what that added, removed and changed.
+manifest: the whole registry, see sql/registry/manifest.schema.json. The current manifest again is no new revision.
+on_orphan: what becomes of workspaces whose model the manifest leaves unroutable. refuse: nothing is loaded. (keep and reset are not in this release.)
+dry_run: answer, with the orphans, but change nothing.
+It waits for all transactions that have decided by the current registry, and those that will wait for it: set a lock_timeout on a busy server.
+Errors: INVALID_ARGUMENT, REGISTRY_INVALID with every problem and its path, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED.';
+
+
+--
+-- Name: unroutable_workspaces(); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.unroutable_workspaces() RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- A fleet has many workspaces and few distinct pairs: each pair is routed once.
+  return query
+    with stored as materialized (
+      select w.id, w.runtime, keyring.unseal(w.id, s.key, s.sealed, s.key_id) as model
+      from workspace.workspaces as w
+      join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
+    ),
+    routed as materialized (
+      select pair.runtime, pair.model, (registry.route(pair.runtime, pair.model, '{}')).routable as is_routable
+      from (select distinct s.runtime, s.model from stored as s) as pair
+    )
+    select s.id
+    from stored as s
+    left join routed as r on r.runtime = s.runtime and r.model = s.model
+    where r.is_routable is not true;
+end
+$$;
+
+
+--
+-- Name: FUNCTION unroutable_workspaces(); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.unroutable_workspaces() IS 'Internal: the workspaces whose model is not routable on their runtime, or cannot be read.';
+
+
+--
+-- Name: seal(uuid, text, text); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.seal(ws uuid, name text, value text) RETURNS keyring.sealed_value
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return (convert_to(seal.value, 'UTF8'), null)::keyring.sealed_value;
+end
+$$;
+
+
+--
+-- Name: FUNCTION seal(ws uuid, name text, value text); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.seal(ws uuid, name text, value text) IS 'Internal: the bytes to store for a workspace''s secret of this name.';
+
+
+--
+-- Name: unseal(uuid, text, bytea, integer); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.unseal(ws uuid, name text, sealed bytea, key_id integer) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if unseal.key_id is not null then
+    return null;  -- Sealed by a key that this keyring does not have.
+  end if;
+  return convert_from(unseal.sealed, 'UTF8');
+exception
+  -- The error would carry some of the bytes into the log.
+  when character_not_in_repertoire or untranslatable_character then
+    return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION unseal(ws uuid, name text, sealed bytea, key_id integer); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.unseal(ws uuid, name text, sealed bytea, key_id integer) IS 'Internal: the value of a workspace''s secret of this name; null if these bytes cannot be read as that.';
+
+
+--
+-- Name: clean_text(text, text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.clean_text(value text, argument text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  cleaned text := clean_text.value;
+  problem text;
+begin
+  -- What is far too long is refused untrimmed: trimming needs 13 times its memory.
+  if octet_length(cleaned) <= 4096 then
+    cleaned := registry.trim_text(cleaned);
+  end if;
+  problem := registry.text_problem(cleaned);
+  if problem is not null then
+    perform registry.invalid_argument(clean_text.argument, problem);
+  end if;
+  return cleaned;
+end
+$$;
+
+
+--
+-- Name: FUNCTION clean_text(value text, argument text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.clean_text(value text, argument text) IS 'Internal: the value without white space around it; INVALID_ARGUMENT, naming the argument, if it is no legal id or name.';
+
+
+--
+-- Name: default_model(text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.default_model(runtime text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  asked_runtime constant text := registry.clean_text(default_model.runtime, 'runtime');
+begin
+  perform registry.require_runtime(asked_runtime);
+  return (select r.default_model from registry.runtimes as r where r.name = asked_runtime);
+end
+$$;
+
+
+--
+-- Name: FUNCTION default_model(runtime text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.default_model(runtime text) IS 'The model a runtime falls back to; null if its menu is empty.
+It is the manifest''s default_model, else the first id of the menu.
+Errors: INVALID_ARGUMENT, RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE.';
+
+
+--
+-- Name: hold(); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.hold() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- Held to the end of the transaction. It conflicts with the exclusive lock that fleet.load_registry begins with and
+  -- with nothing else: a pair is never decided on a registry that is being replaced, and a load judges the pairs
+  -- that are there only when none is being written. Row locks would have every call write to the same few rows, and
+  -- locking the workspace first would deadlock with a load.
+  lock table registry.state in row share mode;
+
+  -- Later statements of a READ COMMITTED transaction see what the load that made us wait has committed. Above it they
+  -- would decide by the snapshot's registry, so a snapshot older than the current one must fail with 40001.
+  if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+    perform from registry.state as s for share;
+  end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION hold(); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.hold() IS 'Internal: keeps the registry as it is until the transaction ends. Raises 40001 if the transaction''s snapshot is older than the registry.';
+
+
+--
+-- Name: id_problem(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.id_problem(value jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  id constant text := id_problem.value #>> '{}';
+begin
+  if jsonb_typeof(id_problem.value) <> 'string' then
+    return 'must be a string';
+  elsif octet_length(id) <= 255 and registry.trim_text(id) not in (id, '') then
+    return 'has white space around it';
+  end if;
+  return registry.text_problem(case when octet_length(id) <= 255 then registry.trim_text(id) else id end);
+end
+$$;
+
+
+--
+-- Name: FUNCTION id_problem(value jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.id_problem(value jsonb) IS 'Internal: what is wrong with an id or name of a manifest; null if nothing.';
+
+
+--
+-- Name: invalid_argument(text, text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.invalid_argument(argument text, problem text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception using
+    errcode = 'PT400',
+    message = format('The argument %s %s.', invalid_argument.argument, invalid_argument.problem),
+    detail = jsonb_build_object(
+      'code', 'INVALID_ARGUMENT', 'argument', invalid_argument.argument, 'problem', invalid_argument.problem
+    ),
+    hint = 'Correct the argument and call again. Nothing was changed.';
+end
+$$;
+
+
+--
+-- Name: FUNCTION invalid_argument(argument text, problem text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.invalid_argument(argument text, problem text) IS 'Internal: raises INVALID_ARGUMENT.';
+
+
+--
+-- Name: list_models(text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.list_models(runtime text) RETURNS SETOF registry.model_entry
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  asked_runtime constant text := registry.clean_text(list_models.runtime, 'runtime');
+begin
+  perform registry.require_runtime(asked_runtime);
+  return query
+    select m.menu_position, m.model::text, m.provider::text, p.billed_to, m.model = r.default_model
+    from registry.models as m
+    join registry.providers as p on p.name = m.provider
+    join registry.runtimes as r on r.name = m.runtime
+    where m.runtime = asked_runtime and m.menu_position is not null
+    order by m.menu_position;
+end
+$$;
+
+
+--
+-- Name: FUNCTION list_models(runtime text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.list_models(runtime text) IS 'A runtime''s registered models in order, each with the provider that serves it when no credentials are given.
+Errors: INVALID_ARGUMENT, RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE.';
+
+
+--
+-- Name: list_runtimes(); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.list_runtimes() RETURNS SETOF registry.runtime_entry
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    r.name,
+    r.model_policy,
+    r.default_model,
+    r.menu_size,
+    array(select a.provider::text from registry.arms as a where a.runtime = r.name order by a.position)
+  from registry.runtimes as r
+  order by r.position
+$$;
+
+
+--
+-- Name: FUNCTION list_runtimes(); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.list_runtimes() IS 'Every runtime in the registry, in the manifest''s order, with its default model and providers.';
+
+
+--
+-- Name: manifest_arms(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_arms(manifest jsonb) RETURNS TABLE(runtime_index bigint, runtime text, arm_index bigint, provider text, models jsonb)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    r.runtime_index,
+    r.runtime,
+    e.place - 1,
+    e.item ->> 'provider',
+    registry.manifest_array(e.item -> 'models')
+  from registry.manifest_runtimes(manifest_arms.manifest) as r
+  cross join lateral jsonb_array_elements(r.arms) with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'object'
+$$;
+
+
+--
+-- Name: FUNCTION manifest_arms(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_arms(manifest jsonb) IS 'Internal: the arms of a manifest''s runtimes.';
+
+
+--
+-- Name: manifest_array(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_array(value jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when jsonb_typeof(manifest_array.value) = 'array' then manifest_array.value else '[]' end
+$$;
+
+
+--
+-- Name: FUNCTION manifest_array(value jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_array(value jsonb) IS 'Internal: the value if it is an array, else an empty one.';
+
+
+--
+-- Name: manifest_claims(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_claims(manifest jsonb) RETURNS TABLE(provider text, path text, pattern text, is_prefix boolean, case_sensitive boolean)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    p.provider,
+    format('providers[%s].%s[%s]', p.provider_index, list.key, claim.place - 1),
+    case when p.case_sensitive then claim.item #>> '{}' else lower((claim.item #>> '{}') collate "C") end,
+    list.key = 'model_prefixes',
+    p.case_sensitive
+  from registry.manifest_providers(manifest_claims.manifest) as p
+  cross join (values ('model_prefixes'), ('model_aliases')) as list (key)
+  cross join lateral jsonb_array_elements(
+    registry.manifest_array(manifest_claims.manifest -> 'providers' -> p.provider_index::integer -> list.key)
+  ) with ordinality as claim (item, place)
+  where jsonb_typeof(claim.item) = 'string'
+$$;
+
+
+--
+-- Name: FUNCTION manifest_claims(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_claims(manifest jsonb) IS 'Internal: the prefixes and aliases of a manifest''s providers, in lower case where case does not count, and where they stand.';
+
+
+--
+-- Name: manifest_difference(jsonb, jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_difference(before jsonb, after jsonb, OUT added jsonb, OUT removed jsonb, OUT changed jsonb) RETURNS record
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    coalesce(jsonb_agg(new.fact order by new.fact) filter (where old.fact is null), '[]'),
+    coalesce(jsonb_agg(old.fact order by old.fact) filter (where new.fact is null), '[]'),
+    coalesce(
+      jsonb_agg(
+        new.fact || jsonb_build_object('from', difference.before, 'to', difference.after) order by new.fact
+      )
+        filter (where old.says <> new.says),
+      '[]'
+    )
+  from registry.manifest_facts(manifest_difference.before) as old
+  full join registry.manifest_facts(manifest_difference.after) as new on new.fact = old.fact
+  left join lateral (
+    select jsonb_object_agg(o.key, o.value) as before, jsonb_object_agg(n.key, n.value) as after
+    from jsonb_each(old.says) as o
+    join jsonb_each(new.says) as n on n.key = o.key and n.value <> o.value
+  ) as difference on true
+$$;
+
+
+--
+-- Name: FUNCTION manifest_difference(before jsonb, after jsonb, OUT added jsonb, OUT removed jsonb, OUT changed jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_difference(before jsonb, after jsonb, OUT added jsonb, OUT removed jsonb, OUT changed jsonb) IS 'Internal: what a manifest adds to another, removes from it and says otherwise.';
+
+
+--
+-- Name: manifest_equivalents(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_equivalents(manifest jsonb) RETURNS TABLE(group_index bigint, model_index bigint, model text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    g.place - 1,
+    e.place - 1,
+    e.item #>> '{}'
+  from jsonb_array_elements(registry.manifest_array(manifest_equivalents.manifest -> 'equivalents'))
+    with ordinality as g (item, place)
+  cross join lateral jsonb_array_elements(registry.manifest_array(g.item)) with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'string'
+$$;
+
+
+--
+-- Name: FUNCTION manifest_equivalents(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_equivalents(manifest jsonb) IS 'Internal: the ids of a manifest''s equivalents, by list.';
+
+
+--
+-- Name: manifest_facts(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_facts(manifest jsonb) RETURNS TABLE(fact jsonb, says jsonb)
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select
+    jsonb_build_object('kind', 'provider', 'provider', p.provider),
+    jsonb_build_object(
+      'billed_to', p.billed_to,
+      'auth_env', p.auth_env,
+      'model_prefixes', p.model_prefixes,
+      'model_aliases', p.model_aliases,
+      'case_sensitive', p.case_sensitive
+    )
+  from registry.manifest_providers(manifest_facts.manifest) as p
+  union all
+  select
+    jsonb_build_object('kind', 'runtime', 'runtime', r.runtime),
+    jsonb_build_object(
+      'default_model', coalesce(
+        r.default_model,
+        (
+          select a.models ->> 0
+          from registry.manifest_arms(manifest_facts.manifest) as a
+          where a.runtime = r.runtime and a.models <> '[]'
+          order by a.arm_index
+          limit 1
+        )
+      ),
+      'model_policy', r.model_policy,
+      'arms', jsonb_path_query_array(r.arms, '$[*].provider')
+    )
+  from registry.manifest_runtimes(manifest_facts.manifest) as r
+  union all
+  select
+    jsonb_build_object('kind', 'arm', 'runtime', a.runtime, 'provider', a.provider),
+    jsonb_build_object('models', a.models)
+  from registry.manifest_arms(manifest_facts.manifest) as a
+  union all
+  select distinct
+    jsonb_build_object('kind', 'model', 'runtime', m.runtime, 'provider', m.provider, 'model', m.model), '{}'::jsonb
+  from registry.manifest_models(manifest_facts.manifest) as m
+  union all
+  select distinct jsonb_build_object('kind', 'equivalent', 'models', g.item), '{}'::jsonb
+  from jsonb_array_elements(registry.manifest_array(manifest_facts.manifest -> 'equivalents')) as g (item)
+$_$;
+
+
+--
+-- Name: FUNCTION manifest_facts(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_facts(manifest jsonb) IS 'Internal: the providers, runtimes, arms, models and equivalents of a valid manifest, and what it says of each.';
+
+
+--
+-- Name: manifest_models(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_models(manifest jsonb) RETURNS TABLE(runtime_index bigint, runtime text, arm_index bigint, provider text, model_index bigint, model text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    a.runtime_index,
+    a.runtime,
+    a.arm_index,
+    a.provider,
+    e.place - 1,
+    e.item #>> '{}'
+  from registry.manifest_arms(manifest_models.manifest) as a
+  cross join lateral jsonb_array_elements(a.models) with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'string'
+$$;
+
+
+--
+-- Name: FUNCTION manifest_models(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_models(manifest jsonb) IS 'Internal: the model ids that a manifest''s arms list.';
+
+
+--
+-- Name: manifest_problems(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_problems(manifest jsonb) RETURNS SETOF registry.manifest_problem
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- Shapes.
+  return query
+    select * from registry.shape_problems(
+      '',
+      manifest_problems.manifest,
+      '{"schema_version": "number", "providers": "array", "runtimes": "array"}',
+      '{"equivalents": "array"}'
+    );
+  if jsonb_typeof(manifest_problems.manifest) is distinct from 'object' then
+    return;
+  end if;
+  return query
+    select problem.path, problem.problem
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'providers'))
+      with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('providers[%s]', e.place - 1),
+      e.item,
+      '{"name": "string"}',
+      '{"billed_to": "string", "auth_env": "array", "model_prefixes": "array", "model_aliases": "array",
+        "case_sensitive": "boolean"}'
+    ) as problem;
+  return query
+    select problem.path, problem.problem
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'runtimes'))
+      with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('runtimes[%s]', e.place - 1),
+      e.item,
+      '{"name": "string"}',
+      '{"default_model": "string", "model_policy": "string", "arms": "array"}'
+    ) as problem;
+  return query
+    select problem.path, problem.problem
+    from registry.manifest_runtimes(manifest_problems.manifest) as r
+    cross join lateral jsonb_array_elements(r.arms) with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('runtimes[%s].arms[%s]', r.runtime_index, e.place - 1),
+      e.item,
+      '{"provider": "string"}',
+      '{"models": "array"}'
+    ) as problem;
+  return query
+    select format('equivalents[%s]', e.place - 1), 'must be an array'
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'equivalents'))
+      with ordinality as e (item, place)
+    where jsonb_typeof(e.item) <> 'array';
+
+  -- Values of a fixed set.
+  return query
+    select 'schema_version', 'must be 1, the only version this release reads'
+    where jsonb_typeof(manifest_problems.manifest -> 'schema_version') = 'number'
+      and manifest_problems.manifest -> 'schema_version' <> '1';
+  return query
+    select format('providers[%s].billed_to', p.provider_index), 'must be platform or tenant'
+    from registry.manifest_providers(manifest_problems.manifest) as p
+    where p.billed_to not in ('platform', 'tenant');
+  return query
+    select format('runtimes[%s].model_policy', r.runtime_index), 'must be registered or any'
+    from registry.manifest_runtimes(manifest_problems.manifest) as r
+    where r.model_policy not in ('registered', 'any');
+
+  -- Ids and names.
+  return query
+    select id.path, registry.id_problem(id.value)
+    from (
+      select format('providers[%s].%s', p.place - 1, named.key), named.value
+      from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'providers'))
+        with ordinality as p (item, place)
+      cross join lateral (
+        select 'name', p.item -> 'name'
+        where jsonb_typeof(p.item -> 'name') = 'string'
+        union all
+        select format('%s[%s]', list.key, e.place - 1), e.item
+        from (values ('auth_env'), ('model_prefixes'), ('model_aliases')) as list (key)
+        cross join lateral jsonb_array_elements(registry.manifest_array(p.item -> list.key))
+          with ordinality as e (item, place)
+      ) as named (key, value)
+      union all
+      select format('runtimes[%s].%s', r.place - 1, named.key), r.item -> named.key
+      from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'runtimes'))
+        with ordinality as r (item, place)
+      cross join (values ('name'), ('default_model')) as named (key)
+      where jsonb_typeof(r.item -> named.key) = 'string'
+      union all
+      select format('runtimes[%s].arms[%s].provider', a.runtime_index, a.arm_index), to_jsonb(a.provider)
+      from registry.manifest_arms(manifest_problems.manifest) as a
+      where a.provider is not null
+      union all
+      select format('runtimes[%s].arms[%s].models[%s]', a.runtime_index, a.arm_index, e.place - 1), e.item
+      from registry.manifest_arms(manifest_problems.manifest) as a
+      cross join lateral jsonb_array_elements(a.models) with ordinality as e (item, place)
+      union all
+      select format('equivalents[%s][%s]', g.place - 1, e.place - 1), e.item
+      from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'equivalents'))
+        with ordinality as g (item, place)
+      cross join lateral jsonb_array_elements(registry.manifest_array(g.item)) with ordinality as e (item, place)
+    ) as id (path, value)
+    where registry.id_problem(id.value) is not null;
+
+  -- Names that stand twice, or for nothing.
+  return query
+    select format('providers[%s].name', named.provider_index), 'is the name of an earlier provider'
+    from (
+      select
+        p.provider_index,
+        row_number() over (partition by p.provider order by p.provider_index) as occurrence
+      from registry.manifest_providers(manifest_problems.manifest) as p
+      where p.provider is not null
+    ) as named
+    where named.occurrence > 1;
+  return query
+    select format('runtimes[%s].name', named.runtime_index), 'is the name of an earlier runtime'
+    from (
+      select
+        r.runtime_index,
+        row_number() over (partition by r.runtime order by r.runtime_index) as occurrence
+      from registry.manifest_runtimes(manifest_problems.manifest) as r
+      where r.runtime is not null
+    ) as named
+    where named.occurrence > 1;
+  return query
+    select
+      format('runtimes[%s].arms[%s].provider', arm.runtime_index, arm.arm_index),
+      case when arm.is_known then 'is the provider of an earlier arm' else 'is not the name of a provider' end
+    from (
+      select
+        a.runtime_index,
+        a.arm_index,
+        known.provider is not null as is_known,
+        row_number() over (partition by a.runtime_index, a.provider order by a.arm_index) as occurrence
+      from registry.manifest_arms(manifest_problems.manifest) as a
+      left join (
+        select distinct p.provider from registry.manifest_providers(manifest_problems.manifest) as p
+      ) as known on known.provider = a.provider
+      where a.provider is not null
+    ) as arm
+    where not arm.is_known or arm.occurrence > 1;
+  return query
+    select format('runtimes[%s].default_model', r.runtime_index), 'is not on the menu of this runtime'
+    from registry.manifest_runtimes(manifest_problems.manifest) as r
+    where r.default_model is not null
+      and not exists (
+        select
+        from registry.manifest_models(manifest_problems.manifest) as m
+        where m.runtime_index = r.runtime_index and m.model = r.default_model
+      );
+  return query
+    select
+      format('equivalents[%s][%s]', equivalent.group_index, equivalent.model_index),
+      case when equivalent.is_known then 'stands in the equivalents before' else 'is not on the menu of any runtime' end
+    from (
+      select
+        e.group_index,
+        e.model_index,
+        known.model is not null as is_known,
+        row_number() over (partition by e.model order by e.group_index, e.model_index) as occurrence
+      from registry.manifest_equivalents(manifest_problems.manifest) as e
+      left join (
+        select distinct m.model from registry.manifest_models(manifest_problems.manifest) as m
+      ) as known on known.model = e.model
+    ) as equivalent
+    where not equivalent.is_known or equivalent.occurrence > 1;
+
+  -- Two providers of one runtime that could claim the same id. A prefix overlaps whatever begins with it, an alias only
+  -- its equal. Joining on every beginning of each pattern keeps this linear, however many patterns there are; what is too
+  -- long to be legal is reported above.
+  return query
+    with claim as materialized (
+      select
+        a.runtime_index,
+        a.arm_index,
+        c.provider,
+        c.path,
+        c.pattern,
+        lower(c.pattern collate "C") as folded,
+        c.is_prefix,
+        c.case_sensitive
+      from registry.manifest_arms(manifest_problems.manifest) as a
+      join registry.manifest_claims(manifest_problems.manifest) as c on c.provider = a.provider
+      where octet_length(c.pattern) <= 255
+    )
+    select
+      longer.path,
+      format('could claim the same id as %s, for runtimes[%s]', shorter.path, longer.runtime_index)
+    from claim as longer
+    cross join lateral generate_series(1, length(longer.folded)) as beginning (length)
+    join claim as shorter
+      on shorter.runtime_index = longer.runtime_index
+      and shorter.folded = left(longer.folded, beginning.length)
+    where shorter.provider <> longer.provider
+      and case
+        when shorter.is_prefix then
+          -- An alias that equals a prefix meets it here once; equal prefixes meet twice, and one report is enough.
+          shorter.folded <> longer.folded or not longer.is_prefix or shorter.arm_index < longer.arm_index
+        else
+          shorter.folded = longer.folded and not longer.is_prefix and shorter.arm_index < longer.arm_index
+      end
+      -- Where case counts on both sides, it must be the same.
+      and (not (shorter.case_sensitive and longer.case_sensitive) or starts_with(longer.pattern, shorter.pattern))
+    order by longer.runtime_index, longer.arm_index, longer.path;
+end
+$$;
+
+
+--
+-- Name: FUNCTION manifest_problems(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_problems(manifest jsonb) IS 'Internal: every problem of a manifest with the path it is found at; none if it can be loaded.';
+
+
+--
+-- Name: manifest_providers(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_providers(manifest jsonb) RETURNS TABLE(provider_index bigint, provider text, billed_to text, auth_env text[], model_prefixes text[], model_aliases text[], case_sensitive boolean)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    e.place - 1,
+    e.item ->> 'name',
+    coalesce(e.item ->> 'billed_to', 'tenant'),
+    registry.manifest_strings(e.item -> 'auth_env'),
+    registry.manifest_strings(e.item -> 'model_prefixes'),
+    registry.manifest_strings(e.item -> 'model_aliases'),
+    e.item -> 'case_sensitive' is distinct from 'false'
+  from jsonb_array_elements(registry.manifest_array(manifest_providers.manifest -> 'providers'))
+    with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'object'
+$$;
+
+
+--
+-- Name: FUNCTION manifest_providers(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_providers(manifest jsonb) IS 'Internal: the providers of a manifest.';
+
+
+--
+-- Name: manifest_runtimes(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_runtimes(manifest jsonb) RETURNS TABLE(runtime_index bigint, runtime text, default_model text, model_policy text, arms jsonb)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    e.place - 1,
+    e.item ->> 'name',
+    e.item ->> 'default_model',
+    coalesce(e.item ->> 'model_policy', 'registered'),
+    registry.manifest_array(e.item -> 'arms')
+  from jsonb_array_elements(registry.manifest_array(manifest_runtimes.manifest -> 'runtimes'))
+    with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'object'
+$$;
+
+
+--
+-- Name: FUNCTION manifest_runtimes(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_runtimes(manifest jsonb) IS 'Internal: the runtimes of a manifest.';
+
+
+--
+-- Name: manifest_strings(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_strings(value jsonb) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select array(
+    select e.item #>> '{}'
+    from jsonb_array_elements(registry.manifest_array(manifest_strings.value)) with ordinality as e (item, place)
+    where jsonb_typeof(e.item) = 'string'
+    order by e.place
+  )
+$$;
+
+
+--
+-- Name: FUNCTION manifest_strings(value jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_strings(value jsonb) IS 'Internal: the strings of an array, in order.';
+
+
+--
+-- Name: menu(text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.menu(runtime text) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  asked_runtime constant text := registry.clean_text(menu.runtime, 'runtime');
+begin
+  perform registry.require_runtime(asked_runtime);
+  return query
+    select m.model::text
+    from registry.models as m
+    where m.runtime = asked_runtime and m.menu_position is not null
+    order by m.menu_position;
+end
+$$;
+
+
+--
+-- Name: FUNCTION menu(runtime text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.menu(runtime text) IS 'A runtime''s registered models in order: the ids of its arms, each where it first occurs.
+Errors: INVALID_ARGUMENT, RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE.';
+
+
+--
+-- Name: refuse_model(text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.refuse_model(runtime text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception using
+    errcode = 'PT422',
+    message = format('The model is not registered for the runtime %s.', refuse_model.runtime),
+    detail = jsonb_build_object('code', 'MODEL_NOT_REGISTERED', 'runtime', refuse_model.runtime)
+      || registry.valid_models(refuse_model.runtime),
+    hint = 'Take one of valid_models, or first change the runtime to one that has this model.';
+end
+$$;
+
+
+--
+-- Name: FUNCTION refuse_model(runtime text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.refuse_model(runtime text) IS 'Internal: raises MODEL_NOT_REGISTERED with the models that are.';
+
+
+--
+-- Name: replace_registry(jsonb, bigint, text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.replace_registry(manifest jsonb, revision bigint, loaded_by text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  loaded_at constant timestamptz := clock_timestamp();
+begin
+  -- Every load updates this row: that is what fails a caller whose snapshot is older (registry.hold).
+  update registry.state as s set revision = replace_registry.revision;
+  insert into registry.revisions (revision, manifest, loaded_at, loaded_by)
+  values (replace_registry.revision, replace_registry.manifest, loaded_at, replace_registry.loaded_by);
+
+  delete from registry.equivalents as e;
+  delete from registry.claims as c;
+  delete from registry.models as m;
+  delete from registry.arms as a;
+  delete from registry.providers as p;
+
+  insert into registry.providers (name, position, billed_to, auth_env, case_sensitive)
+  select p.provider, p.provider_index + 1, p.billed_to, p.auth_env, p.case_sensitive
+  from registry.manifest_providers(replace_registry.manifest) as p;
+
+  insert into registry.arms (runtime, position, provider)
+  select a.runtime, a.arm_index + 1, a.provider
+  from registry.manifest_arms(replace_registry.manifest) as a;
+
+  insert into registry.models (runtime, model, arm_position, provider, menu_position)
+  select
+    listed.runtime,
+    listed.model,
+    listed.arm_index + 1,
+    listed.provider,
+    case when listed.occurrence = 1 then
+      row_number() over (
+        partition by listed.runtime, listed.occurrence = 1 order by listed.arm_index, listed.model_index
+      )
+    end
+  from (
+    select
+      m.runtime,
+      m.model,
+      m.arm_index,
+      m.model_index,
+      m.provider,
+      row_number() over (partition by m.runtime, m.model order by m.arm_index, m.model_index) as occurrence,
+      row_number() over (partition by m.runtime, m.model, m.arm_index order by m.model_index) as occurrence_on_arm
+    from registry.manifest_models(replace_registry.manifest) as m
+  ) as listed
+  where listed.occurrence_on_arm = 1;
+
+  -- Runtimes are updated in place: workspaces refer to them.
+  delete from registry.runtimes as r
+  where not exists (
+    select
+    from registry.manifest_runtimes(replace_registry.manifest) as kept
+    where kept.runtime = r.name
+  );
+  insert into registry.runtimes as r (name, position, model_policy, default_model, menu_size)
+  select
+    named.runtime,
+    named.runtime_index + 1,
+    named.model_policy,
+    coalesce(named.default_model, first.model),
+    (select count(*) from registry.models as m where m.runtime = named.runtime and m.menu_position is not null)
+  from registry.manifest_runtimes(replace_registry.manifest) as named
+  left join registry.models as first on first.runtime = named.runtime and first.menu_position = 1
+  on conflict (name) do update set
+    position = excluded.position,
+    model_policy = excluded.model_policy,
+    default_model = excluded.default_model,
+    menu_size = excluded.menu_size;
+
+  -- Without what a prefix of the same provider covers, so that one step down the index is enough (registry.route).
+  with claim as materialized (
+    select distinct c.provider, c.pattern, c.is_prefix, c.case_sensitive
+    from registry.manifest_claims(replace_registry.manifest) as c
+  ),
+  covered as (
+    select longer.provider, longer.pattern, longer.is_prefix, longer.case_sensitive
+    from claim as longer
+    cross join lateral generate_series(1, length(longer.pattern)) as beginning (length)
+    join claim as shorter
+      on shorter.provider = longer.provider
+      and shorter.pattern = left(longer.pattern, beginning.length)
+    where shorter.is_prefix and (shorter.pattern <> longer.pattern or not longer.is_prefix)
+  ),
+  telling as (
+    select c.provider, c.pattern, c.is_prefix, c.case_sensitive from claim as c
+    except
+    select c.provider, c.pattern, c.is_prefix, c.case_sensitive from covered as c
+  )
+  insert into registry.claims (runtime, case_folded, pattern, is_prefix, provider)
+  select a.runtime, not t.case_sensitive, t.pattern, t.is_prefix, t.provider
+  from telling as t
+  join registry.arms as a on a.provider = t.provider;
+
+  insert into registry.equivalents (model, group_number)
+  select e.model, e.group_index + 1
+  from registry.manifest_equivalents(replace_registry.manifest) as e;
+end
+$$;
+
+
+--
+-- Name: FUNCTION replace_registry(manifest jsonb, revision bigint, loaded_by text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.replace_registry(manifest jsonb, revision bigint, loaded_by text) IS 'Internal: makes a manifest the registry, as a new revision.';
+
+
+--
+-- Name: require_runtime(text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.require_runtime(runtime text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if exists (select from registry.runtimes as r where r.name = require_runtime.runtime) then
+    return;
+  end if;
+  if exists (select from registry.state as s where s.revision = 0) then
+    raise exception using
+      errcode = 'PT422',
+      message = 'No registry is loaded.',
+      detail = jsonb_build_object('code', 'REGISTRY_UNAVAILABLE'),
+      hint = 'Load a manifest with fleet.load_registry.';
+  end if;
+  raise exception using
+    errcode = 'PT422',
+    message = format('The runtime %s is not in the registry.', to_json(require_runtime.runtime)),
+    detail = jsonb_build_object(
+      'code', 'RUNTIME_UNSUPPORTED',
+      'runtime', require_runtime.runtime,
+      'valid_runtimes', (
+        select coalesce(jsonb_agg(r.name order by r.position), '[]') from registry.runtimes as r
+      )
+    ),
+    hint = 'Take one of valid_runtimes. Runtime names are case-sensitive.';
+end
+$$;
+
+
+--
+-- Name: FUNCTION require_runtime(runtime text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.require_runtime(runtime text) IS 'Internal: raises RUNTIME_UNSUPPORTED, or REGISTRY_UNAVAILABLE where nothing was ever loaded, unless the runtime is registered.';
+
+
+--
+-- Name: resolve(text, text, text[]); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.resolve(runtime text, model text, auth_env text[] DEFAULT '{}'::text[]) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  asked_runtime constant text := registry.clean_text(resolve.runtime, 'runtime');
+  asked_model constant text := registry.clean_text(resolve.model, 'model');
+  routing registry.routing;
+begin
+  perform registry.require_runtime(asked_runtime);
+  routing := registry.route(asked_runtime, asked_model, coalesce(resolve.auth_env, '{}'));
+  return routing.provider;
+end
+$$;
+
+
+--
+-- Name: FUNCTION resolve(runtime text, model text, auth_env text[]); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.resolve(runtime text, model text, auth_env text[]) IS 'Tells which provider serves a model on a runtime; null if none does.
+Only the runtime''s own arms are asked. An arm that lists the exact id wins; of several, the only one whose auth_env has a
+name in common with auth_env (names of the credentials at hand), else the first. With no exact id, the arm whose provider
+owns a matching alias or prefix.
+Errors: INVALID_ARGUMENT, RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE.';
+
+
+--
+-- Name: route(text, text, text[]); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.route(runtime text, model text, auth_env text[]) RETURNS registry.routing
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  routing registry.routing;
+begin
+  -- An exact id. Of several arms that list it, the only one that the credentials open wins, else the first.
+  select true, candidate.provider, candidate.billed_to
+  into routing.routable, routing.provider, routing.billed_to
+  from (
+    select
+      m.provider,
+      p.billed_to,
+      m.arm_position,
+      p.auth_env && route.auth_env as is_open,
+      count(*) filter (where p.auth_env && route.auth_env) over () as open_arms
+    from registry.models as m
+    join registry.providers as p on p.name = m.provider
+    where m.runtime = route.runtime and m.model = route.model
+  ) as candidate
+  order by (candidate.is_open and candidate.open_arms = 1) desc, candidate.arm_position
+  limit 1;
+  if found then
+    return routing;
+  end if;
+
+  -- A prefix or an alias. Within a runtime no two providers overlap (refused at load), so of each kind only the greatest
+  -- pattern that is not above the id can claim it: one step down an index, however many there are.
+  select true, p.name, p.billed_to
+  into routing.routable, routing.provider, routing.billed_to
+  from (values (false, route.model collate "C"), (true, lower(route.model collate "C"))) as asked (case_folded, id)
+  cross join lateral (
+    select c.pattern, c.is_prefix, c.provider
+    from registry.claims as c
+    where c.runtime = route.runtime and c.case_folded = asked.case_folded and c.pattern <= asked.id
+    order by c.pattern desc
+    limit 1
+  ) as nearest
+  join registry.providers as p on p.name = nearest.provider
+  where case when nearest.is_prefix then starts_with(asked.id, nearest.pattern) else asked.id = nearest.pattern end;
+  if found then
+    return routing;
+  end if;
+
+  select r.model_policy = 'any' and route.model is not null
+  into routing.routable
+  from registry.runtimes as r
+  where r.name = route.runtime;
+  routing.routable := coalesce(routing.routable, false);
+  routing.provider := null;
+  routing.billed_to := null;
+  return routing;
+end
+$$;
+
+
+--
+-- Name: FUNCTION route(runtime text, model text, auth_env text[]); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.route(runtime text, model text, auth_env text[]) IS 'Internal: whether a runtime can run a model, by which provider, and who is billed.';
+
+
+--
+-- Name: shape_problems(text, jsonb, jsonb, jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.shape_problems(path text, value jsonb, required jsonb, optional jsonb) RETURNS SETOF registry.manifest_problem
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if jsonb_typeof(shape_problems.value) is distinct from 'object' then
+    return next (shape_problems.path, 'must be an object')::registry.manifest_problem;
+    return;
+  end if;
+
+  return query
+    select
+      concat_ws('.', nullif(shape_problems.path, ''), coalesce(known.key, left(given.key, 255))),
+      case
+        when known.key is null then 'is not a known key'
+        when given.key is null then 'is missing'
+        else format('must be a %s', known.type)
+      end
+    from jsonb_each_text(shape_problems.required || shape_problems.optional) as known (key, type)
+    full join jsonb_each(shape_problems.value) as given (key, item) on given.key = known.key
+    where known.key is null
+      or (given.key is null and shape_problems.required ? known.key)
+      or jsonb_typeof(given.item) <> known.type
+    order by coalesce(known.key, given.key);
+end
+$$;
+
+
+--
+-- Name: FUNCTION shape_problems(path text, value jsonb, required jsonb, optional jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.shape_problems(path text, value jsonb, required jsonb, optional jsonb) IS 'Internal: unknown and missing keys of an object, and values of another type than the one named for their key.';
+
+
+--
+-- Name: text_problem(text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.text_problem(value text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  -- Unicode's control characters (C0, DEL, C1) and its two line breaks. translate() instead of a regular expression:
+  -- Postgres caches only 32 of those a session.
+  control_characters constant text :=
+    E'\u0001\u0002\u0003\u0004\u0005\u0006\u0007\u0008\u0009\u000a\u000b\u000c\u000d\u000e\u000f'
+    '\u0010\u0011\u0012\u0013\u0014\u0015\u0016\u0017\u0018\u0019\u001a\u001b\u001c\u001d\u001e\u001f\u007f'
+    '\u0080\u0081\u0082\u0083\u0084\u0085\u0086\u0087\u0088\u0089\u008a\u008b\u008c\u008d\u008e\u008f'
+    '\u0090\u0091\u0092\u0093\u0094\u0095\u0096\u0097\u0098\u0099\u009a\u009b\u009c\u009d\u009e\u009f\u2028\u2029';
+begin
+  if text_problem.value is null then
+    return 'is null';
+  elsif text_problem.value = '' then
+    return 'is blank';
+  elsif octet_length(text_problem.value) > 255 then
+    return 'is longer than 255 bytes';
+  elsif translate(text_problem.value, control_characters, '') <> text_problem.value then
+    return 'has a control character';
+  end if;
+  return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION text_problem(value text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.text_problem(value text) IS 'Internal: what is wrong with a trimmed id or name; null if nothing.';
+
+
+--
+-- Name: trim_text(text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.trim_text(value text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  -- Unicode's White_Space property.
+  white_space constant text :=
+    E'\u0009\u000a\u000b\u000c\u000d \u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006'
+    '\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000';
+begin
+  return btrim(trim_text.value, white_space);
+end
+$$;
+
+
+--
+-- Name: FUNCTION trim_text(value text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.trim_text(value text) IS 'Internal: the value without Unicode white space around it.';
+
+
+--
+-- Name: valid_models(text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.valid_models(runtime text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select jsonb_build_object(
+    'valid_models', coalesce(
+      (
+        select jsonb_agg(listed.model order by listed.menu_position)
+        from (
+          select m.model, m.menu_position
+          from registry.models as m
+          where m.runtime = valid_models.runtime and m.menu_position is not null
+          order by m.menu_position
+          limit 50
+        ) as listed
+      ),
+      '[]'
+    ),
+    'valid_models_total', coalesce(
+      (select r.menu_size from registry.runtimes as r where r.name = valid_models.runtime), 0
+    )
+  )
+$$;
+
+
+--
+-- Name: FUNCTION valid_models(runtime text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.valid_models(runtime text) IS 'Internal: the first 50 ids of a runtime''s menu and how many there are, for the DETAIL of a refusal.';
+
+
+--
+-- Name: actor(); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.actor() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select left(coalesce(nullif(current_setting('runtime_registry.actor', true), ''), session_user), 255)
+$$;
+
+
+--
+-- Name: FUNCTION actor(); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.actor() IS 'Internal: who the history names: the setting runtime_registry.actor (its first 255 characters), else the session user.';
+
+
+
+
+--
+-- Name: changes; Type: TABLE; Schema: workspace; Owner: -
+--
+
+CREATE TABLE workspace.changes (
+    workspace_id uuid NOT NULL,
+    version bigint NOT NULL,
+    action text NOT NULL,
+    changed boolean NOT NULL,
+    previous_runtime text COLLATE pg_catalog."C",
+    runtime text COLLATE pg_catalog."C",
+    previous_sealed bytea,
+    previous_key_id integer,
+    sealed bytea,
+    key_id integer,
+    model_source text NOT NULL,
+    provider text,
+    billed_to text,
+    billing_changed boolean NOT NULL,
+    restore boolean NOT NULL,
+    actor text NOT NULL,
+    request_id text COLLATE pg_catalog."C",
+    changed_at timestamp with time zone NOT NULL,
+    txid xid8 NOT NULL
+);
+
+
+--
+-- Name: TABLE changes; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON TABLE workspace.changes IS 'Every write to a workspace, in order; nothing is updated or deleted here. It outlives its workspace.';
+
+
+--
+-- Name: COLUMN changes.action; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.changes.action IS 'The function that made the change.';
+
+
+--
+-- Name: COLUMN changes.changed; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.changes.changed IS 'False: the call found nothing to do and is recorded because it had a request_id.';
+
+
+--
+-- Name: COLUMN changes.previous_sealed; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.changes.previous_sealed IS 'The model before, as it was sealed; null if there was none or it was unreadable.';
+
+
+--
+-- Name: COLUMN changes.sealed; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.changes.sealed IS 'The model after, as it was sealed; null if there is none.';
+
+
+--
+-- Name: COLUMN changes.model_source; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.changes.model_source IS 'Where the model came from: requested, kept, restored, equivalent, default or none.';
+
+
+--
+-- Name: COLUMN changes.restore; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.changes.restore IS 'Whether change_runtime was asked to restore.';
+
+
+--
+-- Name: COLUMN changes.actor; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.changes.actor IS 'The setting runtime_registry.actor, else the session user.';
+
+
+--
+-- Name: COLUMN changes.txid; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.changes.txid IS 'The transaction that made the change.';
+
+
+--
+-- Name: change_of(workspace.changes, text, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.change_of(recorded workspace.changes, previous_model text, model text) RETURNS workspace.change
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  answer workspace.change;
+begin
+  answer.workspace_id := recorded.workspace_id;
+  answer.version := recorded.version;
+  answer.changed := recorded.changed;
+  answer.previous_runtime := recorded.previous_runtime;
+  answer.runtime := recorded.runtime;
+  answer.previous_model := change_of.previous_model;
+  answer.model := change_of.model;
+  answer.model_source := recorded.model_source;
+  answer.model_was_reset := recorded.model_source in ('restored', 'equivalent', 'default');
+  answer.provider := recorded.provider;
+  answer.billed_to := recorded.billed_to;
+  answer.billing_changed := recorded.billing_changed;
+  answer.needs_restart := recorded.changed and recorded.action not in ('create_workspace', 'delete_workspace');
+  return answer;
+end
+$$;
+
+
+--
+-- Name: FUNCTION change_of(recorded workspace.changes, previous_model text, model text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.change_of(recorded workspace.changes, previous_model text, model text) IS 'Internal: a change as its caller is told it.';
+
+
+--
+-- Name: change_runtime(uuid, text, text, boolean, bigint, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.change_runtime(ws uuid, runtime text, model text DEFAULT NULL::text, restore boolean DEFAULT false, expected_version bigint DEFAULT NULL::bigint, request_id text DEFAULT NULL::text) RETURNS workspace.change
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  target constant text := registry.clean_text(change_runtime.runtime, 'runtime');
+  wanted constant text := workspace.optional_text(change_runtime.model, 'model');
+  request constant text := workspace.optional_text(change_runtime.request_id, 'request_id');
+  current workspace.snapshot;
+  answer workspace.change;
+  decided workspace.decision;
+begin
+  if change_runtime.restore is null then
+    perform registry.invalid_argument('restore', 'is null');
+  end if;
+
+  perform registry.hold();
+  perform registry.require_runtime(target);
+  current := workspace.lock_workspace(change_runtime.ws);
+
+  -- Before the version is compared: the first try of this request has moved it.
+  answer := workspace.recorded_answer(
+    current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
+  );
+  if answer.workspace_id is not null then
+    return answer;
+  end if;
+
+  perform workspace.require_version(current, change_runtime.expected_version);
+  decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
+  return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);
+end
+$$;
+
+
+--
+-- Name: FUNCTION change_runtime(ws uuid, runtime text, model text, restore boolean, expected_version bigint, request_id text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.change_runtime(ws uuid, runtime text, model text, restore boolean, expected_version bigint, request_id text) IS 'Switches a workspace to a runtime and, where its model is not registered there, to a model that is.
+The model: model if given (strict: refused unless registered for the runtime); else the current one if it is registered there; else, with
+restore, the one this workspace last had on that runtime; else an equivalent of the current one; else the runtime''s default.
+A workspace without a model stays without.
+ws: the workspace. runtime: the new runtime. expected_version: refuse unless the workspace is at this version. request_id: the
+caller''s name for this request; repeated, it gets the recorded answer and changes nothing.
+Secret, runtime, version and the row in the history are written together or not at all. Where there is nothing to change, nothing is
+written (with a request_id, the answer is recorded).
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, NO_DEFAULT_MODEL,
+REGISTRY_UNAVAILABLE, REQUEST_ID_REUSED, SECRET_UNREADABLE. Above READ COMMITTED, 40001 if the registry was loaded meanwhile.
+Call it as: select * from workspace.change_runtime(...). In (workspace.change_runtime(...)).* it would run once a column.';
+
+
+--
+-- Name: choose_model(workspace.snapshot, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.choose_model(current workspace.snapshot, runtime text, model text, restore boolean) RETURNS workspace.decision
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  decided workspace.decision;
+  routing registry.routing;
+begin
+  decided.runtime := choose_model.runtime;
+
+  -- An explicit choice is strict: it is never replaced by another model.
+  if choose_model.model is not null then
+    routing := registry.route(choose_model.runtime, choose_model.model, '{}');
+    if not routing.routable then
+      perform registry.refuse_model(choose_model.runtime);
+    end if;
+    decided.model := choose_model.model;
+    decided.model_source := 'requested';
+    decided.provider := routing.provider;
+    decided.billed_to := routing.billed_to;
+    return decided;
+  end if;
+
+  if current.model_is_unreadable then
+    perform workspace.secret_unreadable(current.workspace_id);
+  end if;
+
+  if current.model is null then
+    decided.model_source := 'none';
+    return decided;
+  end if;
+
+  decided.model := current.model;
+  decided.model_source := 'kept';
+  routing := registry.route(choose_model.runtime, decided.model, '{}');
+
+  -- Orphaned. What replaces it comes from the workspace's own history or the registry, never from the caller.
+  if not routing.routable and choose_model.restore then
+    decided.model := (
+      select keyring.unseal(c.workspace_id, 'MODEL', c.sealed, c.key_id)
+      from workspace.changes as c
+      where c.workspace_id = current.workspace_id
+        and c.runtime = choose_model.runtime
+        and c.sealed is not null
+      order by c.version desc
+      limit 1
+    );
+    decided.model_source := 'restored';
+    routing := registry.route(choose_model.runtime, decided.model, '{}');
+  end if;
+
+  if not routing.routable then
+    decided.model := (
+      select m.model
+      from registry.equivalents as known
+      join registry.equivalents as equivalent on equivalent.group_number = known.group_number
+      join registry.models as m on m.runtime = choose_model.runtime and m.model = equivalent.model
+      where known.model = current.model and m.menu_position is not null
+      order by m.menu_position
+      limit 1
+    );
+    decided.model_source := 'equivalent';
+    if decided.model is null then
+      decided.model := (select r.default_model from registry.runtimes as r where r.name = choose_model.runtime);
+      decided.model_source := 'default';
+    end if;
+    if decided.model is null then
+      raise exception using
+        errcode = 'PT422',
+        message = format(
+          'The current model is not registered for the runtime %s, which has no default model.', choose_model.runtime
+        ),
+        detail = jsonb_build_object('code', 'NO_DEFAULT_MODEL', 'runtime', choose_model.runtime)
+          || registry.valid_models(choose_model.runtime),
+        hint = 'Name a model that this runtime accepts in the same call. Nothing was changed.';
+    end if;
+    routing := registry.route(choose_model.runtime, decided.model, '{}');
+  end if;
+
+  decided.provider := routing.provider;
+  decided.billed_to := routing.billed_to;
+  return decided;
+end
+$$;
+
+
+--
+-- Name: FUNCTION choose_model(current workspace.snapshot, runtime text, model text, restore boolean); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.choose_model(current workspace.snapshot, runtime text, model text, restore boolean) IS 'Internal: the model a workspace gets on a runtime, and why. Raises MODEL_NOT_REGISTERED, SECRET_UNREADABLE or NO_DEFAULT_MODEL.';
+
+
+--
+-- Name: clear_model(uuid, bigint, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.clear_model(ws uuid, expected_version bigint DEFAULT NULL::bigint, request_id text DEFAULT NULL::text) RETURNS workspace.change
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  request constant text := workspace.optional_text(clear_model.request_id, 'request_id');
+  current workspace.snapshot;
+  answer workspace.change;
+  decided workspace.decision;
+begin
+  perform registry.hold();
+  current := workspace.lock_workspace(clear_model.ws);
+
+  answer := workspace.recorded_answer(current.workspace_id, request, 'clear_model', null, null, false);
+  if answer.workspace_id is not null then
+    return answer;
+  end if;
+
+  perform workspace.require_version(current, clear_model.expected_version);
+  decided.runtime := current.runtime;
+  decided.model_source := 'none';
+  return workspace.write_change(current, decided, 'clear_model', false, request);
+end
+$$;
+
+
+--
+-- Name: FUNCTION clear_model(ws uuid, expected_version bigint, request_id text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.clear_model(ws uuid, expected_version bigint, request_id text) IS 'Removes a workspace''s model, readable or not.
+ws: the workspace. expected_version: refuse unless the workspace is at this version. request_id: the caller''s name for this request;
+repeated, it gets the recorded answer and changes nothing.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, REQUEST_ID_REUSED. Above READ COMMITTED, 40001 if the registry was loaded
+meanwhile.';
+
+
+--
+-- Name: create_workspace(text, text, text, uuid); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.create_workspace(name text, runtime text, model text DEFAULT NULL::text, id uuid DEFAULT NULL::uuid) RETURNS workspace.change
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  called constant text := registry.clean_text(create_workspace.name, 'name');
+  target constant text := registry.clean_text(create_workspace.runtime, 'runtime');
+  wanted constant text := workspace.optional_text(create_workspace.model, 'model');
+  moment timestamptz;
+  absent workspace.snapshot;
+  decided workspace.decision;
+  described workspace.changes;
+  stored keyring.sealed_value;
+begin
+  absent.workspace_id := coalesce(create_workspace.id, gen_random_uuid());
+  absent.version := 0;
+  absent.model_is_unreadable := false;
+
+  perform registry.hold();
+  moment := clock_timestamp();
+  perform registry.require_runtime(target);
+  decided := workspace.choose_model(absent, target, wanted, false);
+
+  described := workspace.describe_change(absent, decided, 'create_workspace');
+  described.version := 1;
+  begin
+    insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at)
+    values (
+      absent.workspace_id, called, target, described.version,
+      moment, moment
+    );
+    if wanted is not null then
+      stored := workspace.store_model(absent.workspace_id, wanted);
+    end if;
+    -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
+    perform workspace.record_change(described, absent, stored, false, null);
+  exception
+    when unique_violation then
+      raise exception using
+        errcode = 'PT409',
+        message = format('The workspace id %s is taken.', absent.workspace_id),
+        detail = jsonb_build_object('code', 'WORKSPACE_EXISTS', 'workspace_id', absent.workspace_id),
+        hint = 'Leave id out to get a new one. The id of a deleted workspace stays taken.';
+  end;
+  return workspace.change_of(described, null, wanted);
+end
+$$;
+
+
+--
+-- Name: FUNCTION create_workspace(name text, runtime text, model text, id uuid); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.create_workspace(name text, runtime text, model text, id uuid) IS 'Creates a workspace. Strict on the pair: a model that is not registered for the runtime is refused.
+name: what people call it; need not be unique. runtime: its runtime. model: its model; null: none yet. id: its id; null: a new random one.
+Errors: INVALID_ARGUMENT, WORKSPACE_EXISTS, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, REGISTRY_UNAVAILABLE. Above READ COMMITTED,
+40001 if the registry was loaded meanwhile.';
+
+
+--
+-- Name: delete_workspace(uuid, bigint); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.delete_workspace(ws uuid, expected_version bigint DEFAULT NULL::bigint) RETURNS workspace.change
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  current workspace.snapshot;
+  decided workspace.decision;
+  described workspace.changes;
+begin
+  perform registry.hold();
+  current := workspace.lock_workspace(delete_workspace.ws);
+  perform workspace.require_version(current, delete_workspace.expected_version);
+
+  decided.model_source := 'none';
+  described := workspace.describe_change(current, decided, 'delete_workspace');
+  described.version := current.version + 1;
+
+  delete from workspace.secrets as s where s.workspace_id = current.workspace_id;
+  delete from workspace.workspaces as w where w.id = current.workspace_id;
+  perform workspace.record_change(described, current, null, false, null);
+  return workspace.change_of(described, current.model, null);
+end
+$$;
+
+
+--
+-- Name: FUNCTION delete_workspace(ws uuid, expected_version bigint); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.delete_workspace(ws uuid, expected_version bigint) IS 'Deletes a workspace and all its secrets. Its history stays, and its id stays taken.
+ws: the workspace. expected_version: refuse unless the workspace is at this version.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT. Above READ COMMITTED, 40001 if the registry was loaded
+meanwhile.';
+
+
+--
+-- Name: describe_change(workspace.snapshot, workspace.decision, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text) RETURNS workspace.changes
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  described workspace.changes;
+  previous registry.routing;
+begin
+  described.workspace_id := current.workspace_id;
+  described.version := current.version;
+  described.action := describe_change.action;
+  described.changed := decided.runtime is distinct from current.runtime
+    or decided.model is distinct from current.model
+    or current.model_is_unreadable;
+  described.previous_runtime := current.runtime;
+  described.runtime := decided.runtime;
+  described.model_source := decided.model_source;
+  described.provider := decided.provider;
+  described.billed_to := decided.billed_to;
+  described.billing_changed := false;
+  if described.changed and current.model is not null then
+    previous := registry.route(current.runtime, current.model, '{}');
+    described.billing_changed := coalesce(previous.billed_to <> decided.billed_to, false);
+  end if;
+  return described;
+end
+$$;
+
+
+--
+-- Name: FUNCTION describe_change(current workspace.snapshot, decided workspace.decision, action text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text) IS 'Internal: what a decision changes, as a row of changes that is not written yet (its version is the current one).';
+
+
+--
+-- Name: get_workspace(uuid); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.get_workspace(ws uuid) RETURNS workspace.state
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  -- A stable function and all it calls see one snapshot: the pair, its routing and its version belong together.
+  current constant workspace.snapshot := workspace.read_workspace(get_workspace.ws);
+  routing registry.routing;
+  state workspace.state;
+begin
+  if current.model_is_unreadable then
+    perform workspace.secret_unreadable(current.workspace_id);
+  end if;
+  if current.model is not null then
+    routing := registry.route(current.runtime, current.model, '{}');
+  end if;
+
+  select
+    w.id, w.name, w.runtime, current.model, routing.routable, routing.provider, routing.billed_to,
+    w.version, w.created_at, w.updated_at
+  into state
+  from workspace.workspaces as w
+  where w.id = current.workspace_id;
+  return state;
+end
+$$;
+
+
+--
+-- Name: FUNCTION get_workspace(ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.get_workspace(ws uuid) IS 'A workspace as it is: runtime, model, provider, billing and version, all of one moment.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, SECRET_UNREADABLE.';
+
+
+--
+-- Name: history(uuid); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.history(ws uuid) RETURNS SETOF workspace.history_entry
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if history.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  end if;
+
+  return query
+    select
+      c.workspace_id,
+      c.version,
+      c.action,
+      c.changed,
+      c.previous_runtime::text,
+      c.runtime::text,
+      keyring.unseal(c.workspace_id, 'MODEL', c.previous_sealed, c.previous_key_id),
+      keyring.unseal(c.workspace_id, 'MODEL', c.sealed, c.key_id),
+      c.model_source,
+      c.provider,
+      c.billed_to,
+      c.actor,
+      c.request_id::text,
+      c.changed_at
+    from workspace.changes as c
+    where c.workspace_id = history.ws
+    order by c.version;
+  if not found then
+    perform workspace.workspace_not_found(history.ws);
+  end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION history(ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.history(ws uuid) IS 'Every change of a workspace, oldest first; of a deleted one too.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND.';
+
+
+--
+-- Name: lock_workspace(uuid); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.lock_workspace(ws uuid) RETURNS workspace.snapshot
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- Whoever changes the runtime or the secrets of a workspace holds its row, so what is read next stays so. The lock
+  -- and the reading are two statements on purpose: a statement that had to wait would see the row anew, but the secret
+  -- as it was before the wait.
+  perform from workspace.workspaces as w where w.id = lock_workspace.ws for no key update;
+  return workspace.read_workspace(lock_workspace.ws);
+end
+$$;
+
+
+--
+-- Name: FUNCTION lock_workspace(ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.lock_workspace(ws uuid) IS 'Internal: locks a workspace until the transaction ends and reads it. Raises as read_workspace does.';
+
+
+--
+-- Name: optional_text(text, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.optional_text(value text, argument text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- Only null means "not given": a blank value is a mistake, never a silent null.
+  return case when optional_text.value is not null then registry.clean_text(optional_text.value, optional_text.argument) end;
+end
+$$;
+
+
+--
+-- Name: FUNCTION optional_text(value text, argument text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.optional_text(value text, argument text) IS 'Internal: null, or the value as registry.clean_text leaves it.';
+
+
+--
+-- Name: preview_runtime_change(uuid, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, model text DEFAULT NULL::text, restore boolean DEFAULT false) RETURNS workspace.change
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  target constant text := registry.clean_text(preview_runtime_change.runtime, 'runtime');
+  wanted constant text := workspace.optional_text(preview_runtime_change.model, 'model');
+  current workspace.snapshot;
+  decided workspace.decision;
+begin
+  if preview_runtime_change.restore is null then
+    perform registry.invalid_argument('restore', 'is null');
+  end if;
+
+  perform registry.require_runtime(target);
+  current := workspace.read_workspace(preview_runtime_change.ws);
+  decided := workspace.choose_model(current, target, wanted, preview_runtime_change.restore);
+  return workspace.change_of(
+    workspace.describe_change(current, decided, 'change_runtime'), current.model, decided.model
+  );
+end
+$$;
+
+
+--
+-- Name: FUNCTION preview_runtime_change(ws uuid, runtime text, model text, restore boolean); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, model text, restore boolean) IS 'What workspace.change_runtime would answer now, without writing or locking anything.
+The arguments are those of change_runtime. The version is the one the answer was decided on: give it to change_runtime as expected_version
+to have exactly this.
+Errors: as change_runtime.';
+
+
+--
+-- Name: read_workspace(uuid); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.read_workspace(ws uuid) RETURNS workspace.snapshot
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  snapshot workspace.snapshot;
+begin
+  if read_workspace.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  end if;
+
+  select w.id, w.runtime, w.version, s.sealed, s.key_id, keyring.unseal(w.id, s.key, s.sealed, s.key_id)
+  into
+    snapshot.workspace_id, snapshot.runtime, snapshot.version, snapshot.sealed, snapshot.key_id, snapshot.model
+  from workspace.workspaces as w
+  left join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
+  where w.id = read_workspace.ws;
+  if not found then
+    perform workspace.workspace_not_found(read_workspace.ws);
+  end if;
+
+  snapshot.model_is_unreadable := snapshot.sealed is not null and snapshot.model is null;
+  return snapshot;
+end
+$$;
+
+
+--
+-- Name: FUNCTION read_workspace(ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.read_workspace(ws uuid) IS 'Internal: a workspace''s runtime, version and model. Raises INVALID_ARGUMENT or WORKSPACE_NOT_FOUND.';
+
+
+--
+-- Name: record_change(workspace.changes, workspace.snapshot, keyring.sealed_value, boolean, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  actor constant text := workspace.actor();
+  changed_at constant timestamptz := clock_timestamp();
+  txid constant xid8 := pg_current_xact_id();
+begin
+  insert into workspace.changes (
+    workspace_id, version, action, changed, previous_runtime, runtime,
+    previous_sealed, previous_key_id, sealed, key_id,
+    model_source, provider, billed_to, billing_changed,
+    restore, actor, request_id, changed_at, txid
+  )
+  values (
+    described.workspace_id, described.version, described.action, described.changed,
+    described.previous_runtime, described.runtime,
+    case when not current.model_is_unreadable then current.sealed end,
+    case when not current.model_is_unreadable then current.key_id end,
+    stored.sealed, stored.key_id,
+    described.model_source, described.provider, described.billed_to, described.billing_changed,
+    record_change.restore, actor, record_change.request_id, changed_at, txid
+  );
+end
+$$;
+
+
+--
+-- Name: FUNCTION record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text) IS 'Internal: writes the row of changes.';
+
+
+--
+-- Name: recorded_answer(uuid, text, text, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.recorded_answer(ws uuid, request_id text, action text, runtime text, model text, restore boolean) RETURNS workspace.change
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  recorded workspace.changes;
+  answer workspace.change;
+begin
+  if recorded_answer.request_id is null then
+    return null;
+  end if;
+  select c.*
+  into recorded
+  from workspace.changes as c
+  where c.workspace_id = recorded_answer.ws and c.request_id = recorded_answer.request_id;
+  if not found then
+    return null;
+  end if;
+
+  answer := workspace.change_of(
+    recorded,
+    keyring.unseal(recorded.workspace_id, 'MODEL', recorded.previous_sealed, recorded.previous_key_id),
+    keyring.unseal(recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id)
+  );
+
+  if recorded.sealed is not null and answer.model is null then
+    perform workspace.secret_unreadable(recorded_answer.ws);
+  end if;
+
+  -- What was asked for can be read off what was done. The version that was expected is a condition of the request, not a
+  -- part of it.
+  if recorded.action <> recorded_answer.action
+    or (recorded_answer.action = 'change_runtime' and recorded.runtime <> recorded_answer.runtime)
+    or recorded.restore <> recorded_answer.restore
+    or (case when recorded.model_source = 'requested' then answer.model end) is distinct from recorded_answer.model
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'The request_id was already used for a different request on this workspace.',
+      detail = jsonb_build_object('code', 'REQUEST_ID_REUSED', 'workspace_id', recorded_answer.ws),
+      hint = 'Take a new request_id for a new request.';
+  end if;
+  return answer;
+end
+$$;
+
+
+--
+-- Name: FUNCTION recorded_answer(ws uuid, request_id text, action text, runtime text, model text, restore boolean); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.recorded_answer(ws uuid, request_id text, action text, runtime text, model text, restore boolean) IS 'Internal: the answer recorded for this request, null if there is none. Raises REQUEST_ID_REUSED if it was a different request.';
+
+
+--
+-- Name: require_version(workspace.snapshot, bigint); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.require_version(current workspace.snapshot, expected_version bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if require_version.expected_version <> (require_version.current).version then
+    raise exception using
+      errcode = 'PT409',
+      message = format(
+        'The workspace is at version %s, not at the expected %s.',
+        (require_version.current).version, require_version.expected_version
+      ),
+      detail = jsonb_build_object(
+        'code', 'VERSION_CONFLICT',
+        'workspace_id', (require_version.current).workspace_id,
+        'expected_version', require_version.expected_version,
+        'version', (require_version.current).version
+      ),
+      hint = 'Somebody else changed the workspace. Read it again and decide anew.';
+  end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION require_version(current workspace.snapshot, expected_version bigint); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.require_version(current workspace.snapshot, expected_version bigint) IS 'Internal: raises VERSION_CONFLICT unless the workspace is at the expected version; null expects nothing.';
+
+
+--
+-- Name: secret_unreadable(uuid); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.secret_unreadable(ws uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception using
+    errcode = 'PT500',
+    message = 'The model of this workspace cannot be read.',
+    detail = jsonb_build_object('code', 'SECRET_UNREADABLE', 'workspace_id', secret_unreadable.ws),
+    hint = 'Name a model when you change the runtime, or call workspace.set_model or workspace.clear_model: they replace it.';
+end
+$$;
+
+
+--
+-- Name: FUNCTION secret_unreadable(ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.secret_unreadable(ws uuid) IS 'Internal: raises SECRET_UNREADABLE.';
+
+
+--
+-- Name: set_model(uuid, text, bigint, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.set_model(ws uuid, model text, expected_version bigint DEFAULT NULL::bigint, request_id text DEFAULT NULL::text) RETURNS workspace.change
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  wanted constant text := registry.clean_text(set_model.model, 'model');
+  request constant text := workspace.optional_text(set_model.request_id, 'request_id');
+  current workspace.snapshot;
+  answer workspace.change;
+  decided workspace.decision;
+begin
+  perform registry.hold();
+  current := workspace.lock_workspace(set_model.ws);
+
+  answer := workspace.recorded_answer(current.workspace_id, request, 'set_model', null, wanted, false);
+  if answer.workspace_id is not null then
+    return answer;
+  end if;
+
+  perform workspace.require_version(current, set_model.expected_version);
+  decided := workspace.choose_model(current, current.runtime, wanted, false);
+  return workspace.write_change(current, decided, 'set_model', false, request);
+end
+$$;
+
+
+--
+-- Name: FUNCTION set_model(ws uuid, model text, expected_version bigint, request_id text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.set_model(ws uuid, model text, expected_version bigint, request_id text) IS 'Gives a workspace the model that the caller chose.
+Strict: a model that is not registered for the workspace''s runtime is refused with the list of those that are; it never chooses another.
+ws: the workspace. model: the model id. expected_version: refuse unless the workspace is at this version. request_id: the caller''s
+name for this request; repeated, it gets the recorded answer and changes nothing.
+It also replaces a model that cannot be read any more.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, MODEL_NOT_REGISTERED, REQUEST_ID_REUSED. Above READ COMMITTED,
+40001 if the registry was loaded meanwhile.';
+
+
+--
+-- Name: store_model(uuid, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.store_model(ws uuid, model text) RETURNS keyring.sealed_value
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  -- Sealed before the insert: a plain value must never reach a table or the WAL.
+  stored constant keyring.sealed_value := keyring.seal(store_model.ws, 'MODEL', store_model.model);
+  stored_at constant timestamptz := clock_timestamp();
+begin
+  insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
+  values (store_model.ws, 'MODEL', stored.sealed, stored.key_id, stored_at)
+  on conflict (workspace_id, key) do update set
+    sealed = excluded.sealed,
+    key_id = excluded.key_id,
+    updated_at = excluded.updated_at;
+  return stored;
+end
+$$;
+
+
+--
+-- Name: FUNCTION store_model(ws uuid, model text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.store_model(ws uuid, model text) IS 'Internal: seals a model and stores it as the workspace''s secret.';
+
+
+--
+-- Name: workspace_not_found(uuid); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.workspace_not_found(ws uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception using
+    errcode = 'PT404',
+    message = format('There is no workspace %s.', workspace_not_found.ws),
+    detail = jsonb_build_object('code', 'WORKSPACE_NOT_FOUND', 'workspace_id', workspace_not_found.ws),
+    hint = 'It was deleted, or never created; workspace.history shows which.';
+end
+$$;
+
+
+--
+-- Name: FUNCTION workspace_not_found(ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.workspace_not_found(ws uuid) IS 'Internal: raises WORKSPACE_NOT_FOUND.';
+
+
+--
+-- Name: write_change(workspace.snapshot, workspace.decision, text, boolean, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text) RETURNS workspace.change
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  described workspace.changes := workspace.describe_change(
+    write_change.current, write_change.decided, write_change.action
+  );
+  stored keyring.sealed_value := (current.sealed, current.key_id);
+  moment constant timestamptz := clock_timestamp();
+begin
+  -- Nothing to do writes nothing, unless the caller may come back for this answer: then it is recorded, so that a late
+  -- replay cannot undo what happened in between.
+  if not described.changed and write_change.request_id is null then
+    return workspace.change_of(described, current.model, decided.model);
+  end if;
+
+  -- A model that stays keeps its bytes.
+  if decided.model is distinct from current.model or current.model_is_unreadable then
+    if decided.model is null then
+      delete from workspace.secrets as s where s.workspace_id = current.workspace_id and s.key = 'MODEL';
+      stored := null;
+    else
+      stored := workspace.store_model(current.workspace_id, decided.model);
+    end if;
+  end if;
+
+  described.version := current.version + 1;
+  update workspace.workspaces as w
+  set runtime = decided.runtime, version = described.version, updated_at = moment
+  where w.id = current.workspace_id;
+
+  perform workspace.record_change(described, current, stored, write_change.restore, write_change.request_id);
+  return workspace.change_of(described, current.model, decided.model);
+end
+$$;
+
+
+--
+-- Name: FUNCTION write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text) IS 'Internal: stores what was decided about an existing workspace, records it and says what was done.';
+
+
+--
+-- Name: alembic_version; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.alembic_version (
+    version_num character varying(32) NOT NULL
+);
+
+
+--
+-- Name: TABLE alembic_version; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.alembic_version IS 'The migration this database stands at; alembic''s version table.';
+
+
+--
+-- Name: arms; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.arms (
+    runtime text NOT NULL COLLATE pg_catalog."C",
+    "position" bigint NOT NULL,
+    provider text NOT NULL COLLATE pg_catalog."C"
+);
+
+
+--
+-- Name: TABLE arms; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.arms IS 'The providers of each runtime, in order.';
+
+
+--
+-- Name: claims; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.claims (
+    runtime text NOT NULL COLLATE pg_catalog."C",
+    case_folded boolean NOT NULL,
+    pattern text NOT NULL COLLATE pg_catalog."C",
+    is_prefix boolean NOT NULL,
+    provider text NOT NULL COLLATE pg_catalog."C"
+);
+
+
+--
+-- Name: TABLE claims; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.claims IS 'The prefixes and aliases by which a runtime''s arms claim ids that no arm lists. What a prefix of the same provider already covers is left out, and two providers never overlap, so the greatest pattern not above an id is the only one that can claim it.';
+
+
+--
+-- Name: COLUMN claims.case_folded; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.claims.case_folded IS 'The pattern is in lower case and is compared with the id in lower case.';
+
+
+--
+-- Name: equivalents; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.equivalents (
+    model text NOT NULL COLLATE pg_catalog."C",
+    group_number bigint NOT NULL
+);
+
+
+--
+-- Name: TABLE equivalents; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.equivalents IS 'Ids that name one underlying model share a group.';
+
+
+--
+-- Name: models; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.models (
+    runtime text NOT NULL COLLATE pg_catalog."C",
+    model text NOT NULL COLLATE pg_catalog."C",
+    arm_position bigint NOT NULL,
+    provider text NOT NULL COLLATE pg_catalog."C",
+    menu_position bigint
+);
+
+
+--
+-- Name: TABLE models; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.models IS 'The exact model ids that the arms list.';
+
+
+--
+-- Name: COLUMN models.menu_position; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.models.menu_position IS 'Its place on the runtime''s menu; null where an earlier arm already lists the id.';
+
+
+--
+-- Name: providers; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.providers (
+    name text NOT NULL COLLATE pg_catalog."C",
+    "position" bigint NOT NULL,
+    billed_to text NOT NULL,
+    auth_env text[] NOT NULL,
+    case_sensitive boolean NOT NULL,
+    CONSTRAINT providers_billed_to_is_known CHECK ((billed_to = ANY (ARRAY['platform'::text, 'tenant'::text])))
+);
+
+
+--
+-- Name: TABLE providers; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.providers IS 'Who serves models.';
+
+
+--
+-- Name: COLUMN providers.billed_to; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.providers.billed_to IS 'Who pays for this provider''s models: platform or tenant.';
+
+
+--
+-- Name: COLUMN providers.auth_env; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.providers.auth_env IS 'Names of the credentials it accepts; any one of them is enough.';
+
+
+--
+-- Name: COLUMN providers.case_sensitive; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.providers.case_sensitive IS 'How its prefixes and aliases compare. False folds A-Z only. Exact ids always compare case-sensitively.';
+
+
+--
+-- Name: revisions; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.revisions (
+    revision bigint NOT NULL,
+    manifest jsonb NOT NULL,
+    loaded_at timestamp with time zone NOT NULL,
+    loaded_by text NOT NULL
+);
+
+
+--
+-- Name: TABLE revisions; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.revisions IS 'Every manifest that was ever loaded, as it was given.';
+
+
+--
+-- Name: COLUMN revisions.loaded_by; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.revisions.loaded_by IS 'The setting runtime_registry.actor, else the session user.';
+
+
+--
+-- Name: runtimes; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.runtimes (
+    name text NOT NULL COLLATE pg_catalog."C",
+    "position" bigint NOT NULL,
+    model_policy text NOT NULL,
+    default_model text COLLATE pg_catalog."C",
+    menu_size bigint NOT NULL,
+    CONSTRAINT runtimes_model_policy_is_known CHECK ((model_policy = ANY (ARRAY['registered'::text, 'any'::text])))
+);
+
+
+--
+-- Name: TABLE runtimes; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.runtimes IS 'The agent programs a workspace can have. One without arms is federated: its models are not ours to list.';
+
+
+--
+-- Name: COLUMN runtimes.model_policy; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.runtimes.model_policy IS 'registered: a model must be routable here. any: every model is accepted.';
+
+
+--
+-- Name: COLUMN runtimes.default_model; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.runtimes.default_model IS 'The manifest''s default_model, else the first id of the menu; null when the menu is empty.';
+
+
+--
+-- Name: COLUMN runtimes.menu_size; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.runtimes.menu_size IS 'How many models the menu has.';
+
+
+--
+-- Name: state; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.state (
+    singleton boolean DEFAULT true NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT state_has_one_row CHECK (singleton)
+);
+
+
+--
+-- Name: TABLE state; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.state IS 'One row: the current revision (0: none loaded yet). The table is also the gate between those who decide by the registry and those who replace it, see registry.hold.';
+
+
+--
+-- Name: secrets; Type: TABLE; Schema: workspace; Owner: -
+--
+
+CREATE TABLE workspace.secrets (
+    workspace_id uuid NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
+    sealed bytea NOT NULL,
+    key_id integer,
+    updated_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='85');
+
+
+--
+-- Name: TABLE secrets; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON TABLE workspace.secrets IS 'The workspaces'' secrets; a workspace''s model is the one named MODEL.';
+
+
+--
+-- Name: COLUMN secrets.sealed; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.secrets.sealed IS 'Made by keyring.seal, read by keyring.unseal.';
+
+
+--
+-- Name: COLUMN secrets.key_id; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.secrets.key_id IS 'The key that sealed it; null: stored plain.';
+
+
+--
+-- Name: workspaces; Type: TABLE; Schema: workspace; Owner: -
+--
+
+CREATE TABLE workspace.workspaces (
+    id uuid NOT NULL,
+    name text NOT NULL,
+    runtime text NOT NULL COLLATE pg_catalog."C",
+    version bigint NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='85');
+
+
+--
+-- Name: TABLE workspaces; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON TABLE workspace.workspaces IS 'One row a workspace. Its row lock guards its secrets too.';
+
+
+--
+-- Name: COLUMN workspaces.version; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.workspaces.version IS 'Counts the workspace''s changes; the version of its newest row in changes.';
+
+
+--
+-- Data for Name: alembic_version; Type: TABLE DATA; Schema: registry; Owner: -
+--
+
+COPY registry.alembic_version (version_num) FROM stdin;
+0001
+\.
+
+
+--
+-- Data for Name: arms; Type: TABLE DATA; Schema: registry; Owner: -
+--
+
+COPY registry.arms (runtime, "position", provider) FROM stdin;
+\.
+
+
+--
+-- Data for Name: claims; Type: TABLE DATA; Schema: registry; Owner: -
+--
+
+COPY registry.claims (runtime, case_folded, pattern, is_prefix, provider) FROM stdin;
+\.
+
+
+--
+-- Data for Name: equivalents; Type: TABLE DATA; Schema: registry; Owner: -
+--
+
+COPY registry.equivalents (model, group_number) FROM stdin;
+\.
+
+
+--
+-- Data for Name: models; Type: TABLE DATA; Schema: registry; Owner: -
+--
+
+COPY registry.models (runtime, model, arm_position, provider, menu_position) FROM stdin;
+\.
+
+
+--
+-- Data for Name: providers; Type: TABLE DATA; Schema: registry; Owner: -
+--
+
+COPY registry.providers (name, "position", billed_to, auth_env, case_sensitive) FROM stdin;
+\.
+
+
+--
+-- Data for Name: revisions; Type: TABLE DATA; Schema: registry; Owner: -
+--
+
+COPY registry.revisions (revision, manifest, loaded_at, loaded_by) FROM stdin;
+\.
+
+
+--
+-- Data for Name: runtimes; Type: TABLE DATA; Schema: registry; Owner: -
+--
+
+COPY registry.runtimes (name, "position", model_policy, default_model, menu_size) FROM stdin;
+\.
+
+
+--
+-- Data for Name: state; Type: TABLE DATA; Schema: registry; Owner: -
+--
+
+COPY registry.state (singleton, revision) FROM stdin;
+t	0
+\.
+
+
+--
+-- Data for Name: changes; Type: TABLE DATA; Schema: workspace; Owner: -
+--
+
+COPY workspace.changes (workspace_id, version, action, changed, previous_runtime, runtime, previous_sealed, previous_key_id, sealed, key_id, model_source, provider, billed_to, billing_changed, restore, actor, request_id, changed_at, txid) FROM stdin;
+\.
+
+
+--
+-- Data for Name: secrets; Type: TABLE DATA; Schema: workspace; Owner: -
+--
+
+COPY workspace.secrets (workspace_id, key, sealed, key_id, updated_at) FROM stdin;
+\.
+
+
+--
+-- Data for Name: workspaces; Type: TABLE DATA; Schema: workspace; Owner: -
+--
+
+COPY workspace.workspaces (id, name, runtime, version, created_at, updated_at) FROM stdin;
+\.
+
+
+--
+-- Name: alembic_version alembic_version_pkc; Type: CONSTRAINT; Schema: registry; Owner: -
+--
+
+ALTER TABLE ONLY registry.alembic_version
+    ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+
+
+--
+-- Name: arms arms_pkey; Type: CONSTRAINT; Schema: registry; Owner: -
+--
+
+ALTER TABLE ONLY registry.arms
+    ADD CONSTRAINT arms_pkey PRIMARY KEY (runtime, "position");
+
+
+--
+-- Name: arms arms_runtime_provider_key; Type: CONSTRAINT; Schema: registry; Owner: -
+--
+
+ALTER TABLE ONLY registry.arms
+    ADD CONSTRAINT arms_runtime_provider_key UNIQUE (runtime, provider);
+
+
+--
+-- Name: claims claims_pkey; Type: CONSTRAINT; Schema: registry; Owner: -
+--
+
+ALTER TABLE ONLY registry.claims
+    ADD CONSTRAINT claims_pkey PRIMARY KEY (runtime, case_folded, pattern);
+
+
+--
+-- Name: equivalents equivalents_pkey; Type: CONSTRAINT; Schema: registry; Owner: -
+--
+
+ALTER TABLE ONLY registry.equivalents
+    ADD CONSTRAINT equivalents_pkey PRIMARY KEY (model);
+
+
+--
+-- Name: models models_pkey; Type: CONSTRAINT; Schema: registry; Owner: -
+--
+
+ALTER TABLE ONLY registry.models
+    ADD CONSTRAINT models_pkey PRIMARY KEY (runtime, model, arm_position);
+
+
+--
+-- Name: models models_runtime_menu_position_key; Type: CONSTRAINT; Schema: registry; Owner: -
+--
+
+ALTER TABLE ONLY registry.models
+    ADD CONSTRAINT models_runtime_menu_position_key UNIQUE (runtime, menu_position);
+
+
+--
+-- Name: providers providers_pkey; Type: CONSTRAINT; Schema: registry; Owner: -
+--
+
+ALTER TABLE ONLY registry.providers
+    ADD CONSTRAINT providers_pkey PRIMARY KEY (name);
+
+
+--
+-- Name: revisions revisions_pkey; Type: CONSTRAINT; Schema: registry; Owner: -
+--
+
+ALTER TABLE ONLY registry.revisions
+    ADD CONSTRAINT revisions_pkey PRIMARY KEY (revision);
+
+
+--
+-- Name: runtimes runtimes_pkey; Type: CONSTRAINT; Schema: registry; Owner: -
+--
+
+ALTER TABLE ONLY registry.runtimes
+    ADD CONSTRAINT runtimes_pkey PRIMARY KEY (name);
+
+
+--
+-- Name: state state_pkey; Type: CONSTRAINT; Schema: registry; Owner: -
+--
+
+ALTER TABLE ONLY registry.state
+    ADD CONSTRAINT state_pkey PRIMARY KEY (singleton);
+
+
+--
+-- Name: changes changes_pkey; Type: CONSTRAINT; Schema: workspace; Owner: -
+--
+
+ALTER TABLE ONLY workspace.changes
+    ADD CONSTRAINT changes_pkey PRIMARY KEY (workspace_id, version);
+
+
+--
+-- Name: secrets secrets_pkey; Type: CONSTRAINT; Schema: workspace; Owner: -
+--
+
+ALTER TABLE ONLY workspace.secrets
+    ADD CONSTRAINT secrets_pkey PRIMARY KEY (workspace_id, key);
+
+
+--
+-- Name: workspaces workspaces_pkey; Type: CONSTRAINT; Schema: workspace; Owner: -
+--
+
+ALTER TABLE ONLY workspace.workspaces
+    ADD CONSTRAINT workspaces_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: equivalents_group_number_idx; Type: INDEX; Schema: registry; Owner: -
+--
+
+CREATE INDEX equivalents_group_number_idx ON registry.equivalents USING btree (group_number);
+
+
+--
+-- Name: changes_workspace_id_request_id_key; Type: INDEX; Schema: workspace; Owner: -
+--
+
+CREATE UNIQUE INDEX changes_workspace_id_request_id_key ON workspace.changes USING btree (workspace_id, request_id) WHERE (request_id IS NOT NULL);
+
+
+--
+-- Name: secrets secrets_workspace_id_fkey; Type: FK CONSTRAINT; Schema: workspace; Owner: -
+--
+
+ALTER TABLE ONLY workspace.secrets
+    ADD CONSTRAINT secrets_workspace_id_fkey FOREIGN KEY (workspace_id) REFERENCES workspace.workspaces(id);
+
+
+--
+-- Name: workspaces workspaces_runtime_fkey; Type: FK CONSTRAINT; Schema: workspace; Owner: -
+--
+
+ALTER TABLE ONLY workspace.workspaces
+    ADD CONSTRAINT workspaces_runtime_fkey FOREIGN KEY (runtime) REFERENCES registry.runtimes(name);
+
+
+--
+-- Name: SCHEMA fleet; Type: ACL; Schema: -; Owner: -
+--
+
+GRANT USAGE ON SCHEMA fleet TO runtime_registry_admin;
+
+
+--
+-- Name: SCHEMA registry; Type: ACL; Schema: -; Owner: -
+--
+
+GRANT USAGE ON SCHEMA registry TO runtime_registry_reader;
+GRANT USAGE ON SCHEMA registry TO runtime_registry_operator;
+GRANT USAGE ON SCHEMA registry TO runtime_registry_admin;
+
+
+--
+-- Name: SCHEMA workspace; Type: ACL; Schema: -; Owner: -
+--
+
+GRANT USAGE ON SCHEMA workspace TO runtime_registry_reader;
+GRANT USAGE ON SCHEMA workspace TO runtime_registry_operator;
+GRANT USAGE ON SCHEMA workspace TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION load_registry(manifest jsonb, on_orphan text, dry_run boolean); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.load_registry(manifest jsonb, on_orphan text, dry_run boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.load_registry(manifest jsonb, on_orphan text, dry_run boolean) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION unroutable_workspaces(); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.unroutable_workspaces() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION seal(ws uuid, name text, value text); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.seal(ws uuid, name text, value text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION unseal(ws uuid, name text, sealed bytea, key_id integer); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.unseal(ws uuid, name text, sealed bytea, key_id integer) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION clean_text(value text, argument text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.clean_text(value text, argument text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION default_model(runtime text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.default_model(runtime text) FROM PUBLIC;
+GRANT ALL ON FUNCTION registry.default_model(runtime text) TO runtime_registry_reader;
+GRANT ALL ON FUNCTION registry.default_model(runtime text) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION registry.default_model(runtime text) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION hold(); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.hold() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION id_problem(value jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.id_problem(value jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION invalid_argument(argument text, problem text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.invalid_argument(argument text, problem text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION list_models(runtime text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.list_models(runtime text) FROM PUBLIC;
+GRANT ALL ON FUNCTION registry.list_models(runtime text) TO runtime_registry_reader;
+GRANT ALL ON FUNCTION registry.list_models(runtime text) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION registry.list_models(runtime text) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION list_runtimes(); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.list_runtimes() FROM PUBLIC;
+GRANT ALL ON FUNCTION registry.list_runtimes() TO runtime_registry_reader;
+GRANT ALL ON FUNCTION registry.list_runtimes() TO runtime_registry_operator;
+GRANT ALL ON FUNCTION registry.list_runtimes() TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION manifest_arms(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_arms(manifest jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_array(value jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_array(value jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_claims(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_claims(manifest jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_difference(before jsonb, after jsonb, OUT added jsonb, OUT removed jsonb, OUT changed jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_difference(before jsonb, after jsonb, OUT added jsonb, OUT removed jsonb, OUT changed jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_equivalents(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_equivalents(manifest jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_facts(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_facts(manifest jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_models(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_models(manifest jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_problems(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_problems(manifest jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_providers(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_providers(manifest jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_runtimes(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_runtimes(manifest jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_strings(value jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_strings(value jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION menu(runtime text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.menu(runtime text) FROM PUBLIC;
+GRANT ALL ON FUNCTION registry.menu(runtime text) TO runtime_registry_reader;
+GRANT ALL ON FUNCTION registry.menu(runtime text) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION registry.menu(runtime text) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION refuse_model(runtime text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.refuse_model(runtime text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION replace_registry(manifest jsonb, revision bigint, loaded_by text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.replace_registry(manifest jsonb, revision bigint, loaded_by text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION require_runtime(runtime text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.require_runtime(runtime text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION resolve(runtime text, model text, auth_env text[]); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.resolve(runtime text, model text, auth_env text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION registry.resolve(runtime text, model text, auth_env text[]) TO runtime_registry_reader;
+GRANT ALL ON FUNCTION registry.resolve(runtime text, model text, auth_env text[]) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION registry.resolve(runtime text, model text, auth_env text[]) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION route(runtime text, model text, auth_env text[]); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.route(runtime text, model text, auth_env text[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION shape_problems(path text, value jsonb, required jsonb, optional jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.shape_problems(path text, value jsonb, required jsonb, optional jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION text_problem(value text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.text_problem(value text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION trim_text(value text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.trim_text(value text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION valid_models(runtime text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.valid_models(runtime text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION actor(); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.actor() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION change_of(recorded workspace.changes, previous_model text, model text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.change_of(recorded workspace.changes, previous_model text, model text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION change_runtime(ws uuid, runtime text, model text, restore boolean, expected_version bigint, request_id text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.change_runtime(ws uuid, runtime text, model text, restore boolean, expected_version bigint, request_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.change_runtime(ws uuid, runtime text, model text, restore boolean, expected_version bigint, request_id text) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.change_runtime(ws uuid, runtime text, model text, restore boolean, expected_version bigint, request_id text) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION choose_model(current workspace.snapshot, runtime text, model text, restore boolean); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.choose_model(current workspace.snapshot, runtime text, model text, restore boolean) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION clear_model(ws uuid, expected_version bigint, request_id text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.clear_model(ws uuid, expected_version bigint, request_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.clear_model(ws uuid, expected_version bigint, request_id text) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.clear_model(ws uuid, expected_version bigint, request_id text) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION create_workspace(name text, runtime text, model text, id uuid); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.create_workspace(name text, runtime text, model text, id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.create_workspace(name text, runtime text, model text, id uuid) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.create_workspace(name text, runtime text, model text, id uuid) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION delete_workspace(ws uuid, expected_version bigint); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.delete_workspace(ws uuid, expected_version bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.delete_workspace(ws uuid, expected_version bigint) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.delete_workspace(ws uuid, expected_version bigint) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION describe_change(current workspace.snapshot, decided workspace.decision, action text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION get_workspace(ws uuid); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.get_workspace(ws uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.get_workspace(ws uuid) TO runtime_registry_reader;
+GRANT ALL ON FUNCTION workspace.get_workspace(ws uuid) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.get_workspace(ws uuid) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION history(ws uuid); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.history(ws uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.history(ws uuid) TO runtime_registry_reader;
+GRANT ALL ON FUNCTION workspace.history(ws uuid) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.history(ws uuid) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION lock_workspace(ws uuid); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.lock_workspace(ws uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION optional_text(value text, argument text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.optional_text(value text, argument text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION preview_runtime_change(ws uuid, runtime text, model text, restore boolean); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, model text, restore boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, model text, restore boolean) TO runtime_registry_reader;
+GRANT ALL ON FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, model text, restore boolean) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, model text, restore boolean) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION read_workspace(ws uuid); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.read_workspace(ws uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION recorded_answer(ws uuid, request_id text, action text, runtime text, model text, restore boolean); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.recorded_answer(ws uuid, request_id text, action text, runtime text, model text, restore boolean) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION require_version(current workspace.snapshot, expected_version bigint); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.require_version(current workspace.snapshot, expected_version bigint) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION secret_unreadable(ws uuid); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.secret_unreadable(ws uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION set_model(ws uuid, model text, expected_version bigint, request_id text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.set_model(ws uuid, model text, expected_version bigint, request_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.set_model(ws uuid, model text, expected_version bigint, request_id text) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.set_model(ws uuid, model text, expected_version bigint, request_id text) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION store_model(ws uuid, model text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.store_model(ws uuid, model text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION workspace_not_found(ws uuid); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.workspace_not_found(ws uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text) FROM PUBLIC;
+
+
+--
+-- PostgreSQL database dump complete
+--
+
+

@@ -1,0 +1,674 @@
+"""The command line: what it prints, on which database it works, and the codes it exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from typer.testing import CliRunner, Result
+
+from databases import Database, wait_until_blocked
+from pyapi import create_workspace, get_workspace, list_runtimes, schema
+from pyapi.cli.app import app
+from pyapi.cli.database import named
+from pyapi.cli.exits import Exit
+
+KIMI = "moonshot/kimi-k2.6"
+GEMINI = "platform:gemini-2.5-pro"
+SCRIPT = str(Path(sys.executable).parent / "runtime-registry")
+NOBODY = "00000000-0000-0000-0000-000000000000"
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but a test itself names a database, and the developer's playground is left alone."""
+    for name in list(os.environ):
+        if name.startswith("PG") or name in {"DATABASE_URL", "FORCE_COLOR", "GITHUB_ACTIONS"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("RUNTIME_REGISTRY_HOME", os.devnull)
+
+
+@pytest.fixture
+def db(database: Database) -> psycopg.Connection[Any]:
+    """A look into the database that `run` works on."""
+    return database.connect(autocommit=True)
+
+
+@pytest.fixture
+def run(database: Database) -> Run:
+    """Run a command on the database, in this process."""
+
+    def run(*arguments: str, **options: Any) -> Result:
+        return CliRunner().invoke(app, ["--database", database.dsn, *arguments], **options)
+
+    return run
+
+
+@pytest.fixture
+def ws(db: psycopg.Connection[Any]) -> str:
+    """A workspace on claude-code with a model that google-adk does not have."""
+    return str(create_workspace(db, "research", "claude-code", model=KIMI).workspace_id)
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A home for the embedded server."""
+    with tempfile.TemporaryDirectory(prefix="tests-", dir="/tmp") as directory:
+        home = Path(directory)
+        home.chmod(0o711)  # if we are root, the server's user has to get in
+        yield home
+
+
+def succeed(result: Result) -> str:
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    return result.stdout
+
+
+def error_of(result: Result) -> dict[str, Any]:
+    """The JSON document on standard error, with nothing on standard output."""
+    assert result.stdout == ""
+    error: dict[str, Any] = json.loads(result.stderr)
+    return error
+
+
+def fields(db: psycopg.Connection[Any], composite: str) -> list[str]:
+    """The fields of a composite type, in order."""
+    rows = db.execute(
+        "select attname from pg_attribute where attrelid = %s::regclass order by attnum",
+        [composite],
+    )
+    return [name for (name,) in rows]
+
+
+def script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed command."""
+    return subprocess.run(
+        [SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+# What is printed
+
+
+@pytest.mark.parametrize(
+    ("composite", "arguments"),
+    [
+        ("workspace.change", ["create", "new", "--runtime", "hermes"]),
+        ("workspace.change", ["change", "WS", "google-adk"]),
+        ("workspace.change", ["preview", "WS", "google-adk"]),
+        ("workspace.change", ["set-model", "WS", "opus"]),
+        ("workspace.change", ["clear-model", "WS"]),
+        ("workspace.change", ["delete", "WS"]),
+        ("workspace.state", ["show", "WS"]),
+        ("fleet.registry_load", ["load", "--dry-run"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_json_is_one_object_with_the_sql_fields(
+    run: Run, ws: str, db: psycopg.Connection[Any], composite: str, arguments: list[str]
+) -> None:
+    command = [ws if argument == "WS" else argument for argument in arguments]
+    answer = json.loads(succeed(run(*command, "--json")))
+    assert list(answer) == fields(db, composite)
+
+
+@pytest.mark.parametrize(
+    ("composite", "arguments"),
+    [
+        ("registry.runtime_entry", ["runtimes"]),
+        ("registry.model_entry", ["models", "google-adk"]),
+        ("workspace.history_entry", ["history", "WS"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_json_of_a_list_is_an_array_of_objects_with_the_sql_fields(
+    run: Run, ws: str, db: psycopg.Connection[Any], composite: str, arguments: list[str]
+) -> None:
+    command = [ws if argument == "WS" else argument for argument in arguments]
+    entries = json.loads(succeed(run(*command, "--json")))
+    assert entries
+    assert [list(entry) for entry in entries] == [fields(db, composite)] * len(entries)
+
+
+def test_json_may_be_asked_for_before_or_after_the_commands_name(run: Run, ws: str) -> None:
+    assert json.loads(succeed(run("--json", "show", ws))) == json.loads(
+        succeed(run("show", ws, "--json"))
+    )
+
+
+def test_json_keeps_values_as_they_are(run: Run, ws: str, db: psycopg.Connection[Any]) -> None:
+    state = get_workspace(db, ws)
+    answer = json.loads(succeed(run("show", ws, "--json")))
+    assert answer["workspace_id"] == ws
+    assert answer["model_registered"] is True
+    assert answer["version"] == 1
+    assert answer["created_at"] == state.created_at.isoformat()
+
+
+def test_people_get_tables_without_control_codes_in_a_pipe(run: Run, ws: str) -> None:
+    changed = succeed(run("change", ws, "google-adk"))
+    assert "claude-code -> google-adk" in changed
+    assert f"{KIMI} -> {GEMINI} (reset: default)" in changed
+    history = succeed(run("history", ws)).splitlines()
+    assert [line.split()[0] for line in history[1:]] == ["1", "2"]
+    for text in (changed, *history):
+        assert "\x1b" not in text
+
+
+def test_a_pipe_gets_every_value_whole(run: Run) -> None:
+    (hermes,) = (line for line in succeed(run("runtimes")).splitlines() if "hermes" in line)
+    assert hermes.count(",") == 21
+    assert "byok-minimax" in hermes
+
+
+def test_what_a_terminal_would_obey_is_printed_escaped(
+    run: Run, ws: str, db: psycopg.Connection[Any]
+) -> None:
+    db.execute("update workspace.workspaces set name = %s", ["[bold]x\x1b[2J\u202e"])
+    assert "[bold]x\\x1b[2J\\u202e" in succeed(run("show", ws))
+
+
+def test_a_change_that_is_not_needed_says_so(run: Run, ws: str) -> None:
+    answer = succeed(run("change", ws, "claude-code"))
+    assert "1 (nothing changed)" in answer
+    assert f"{KIMI} (kept)" in answer
+
+
+def test_a_preview_changes_nothing(run: Run, ws: str, db: psycopg.Connection[Any]) -> None:
+    before = get_workspace(db, ws)
+    assert json.loads(succeed(run("preview", ws, "google-adk", "--json")))["model"] == GEMINI
+    assert get_workspace(db, ws) == before
+
+
+def test_every_option_of_a_change_reaches_the_database(
+    run: Run, ws: str, db: psycopg.Connection[Any]
+) -> None:
+    succeed(run("change", ws, "google-adk", "--model", "gemini-2.5-flash", "--request-id", "r1"))
+    assert get_workspace(db, ws).model == "gemini-2.5-flash"
+    again = run("change", ws, "google-adk", "--model", "gemini-2.5-flash", "--request-id", "r1")
+    assert "version        2" in succeed(again)
+    succeed(run("change", ws, "claude-code", "--restore", "--expected-version", "2"))
+    assert get_workspace(db, ws).model == KIMI
+
+
+def test_a_workspace_can_be_given_its_id(run: Run, db: psycopg.Connection[Any]) -> None:
+    succeed(run("create", "new", "--runtime", "codex", "--model", "gpt-5.4", "--id", NOBODY))
+    state = get_workspace(db, NOBODY)
+    assert (state.name, state.runtime, state.model) == ("new", "codex", "gpt-5.4")
+
+
+# Refusals and exit codes
+
+
+def test_a_refusal_tells_people_what_is_valid_and_what_to_do(run: Run, ws: str) -> None:
+    result = run("set-model", ws, GEMINI)
+    assert result.exit_code == Exit.REFUSED
+    assert result.stdout == ""
+    sentence, valid, more, hint = result.stderr.splitlines()
+    assert sentence == "error: The model is not registered for the runtime claude-code."
+    assert valid.startswith("  valid models: sonnet, opus, haiku, ")
+    assert more == "  and 21 more, see: runtime-registry models claude-code"
+    assert hint.startswith("hint: ")
+
+
+def test_a_refusal_tells_scripts_the_same_as_json(run: Run, ws: str) -> None:
+    result = run("set-model", ws, GEMINI, "--json")
+    error = error_of(result)
+    assert result.exit_code == Exit.REFUSED
+    assert (error["status"], error["code"]) == (422, "MODEL_NOT_REGISTERED")
+    assert error["detail"]["valid_models_total"] == len(error["detail"]["valid_models"]) == 31
+
+
+def test_an_unknown_runtime_is_answered_with_the_known_ones(run: Run, ws: str) -> None:
+    result = run("change", ws, "cluade-code")
+    assert result.exit_code == Exit.REFUSED
+    assert "  valid runtimes: claude-code, hermes, " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments"),
+    [
+        (Exit.USAGE, ["change", "WS"]),
+        (Exit.USAGE, ["no-such-command"]),
+        (Exit.USAGE, ["show", "WS", "--no-such-option"]),
+        (Exit.USAGE, ["change", "WS", "codex", "--expected-version", "two"]),
+        (Exit.USAGE, ["load", "/no/such/file"]),
+        (Exit.USAGE, ["psql"]),
+        (Exit.INVALID_ARGUMENT, ["show", "not-a-uuid"]),
+        (Exit.INVALID_ARGUMENT, ["change", "WS", " "]),
+        (Exit.NOT_FOUND, ["show", NOBODY]),
+        (Exit.CONFLICT, ["change", "WS", "codex", "--expected-version", "7"]),
+        (Exit.CONFLICT, ["create", "twin", "--runtime", "codex", "--id", "WS"]),
+        (Exit.REFUSED, ["change", "WS", "nonesuch"]),
+        (Exit.REFUSED, ["change", "WS", "external"]),
+        (Exit.REFUSED, ["set-model", "WS", "nonesuch"]),
+    ],
+)
+def test_the_exit_code_says_what_kind_of_failure_it_was(
+    run: Run, ws: str, code: Exit, arguments: list[str]
+) -> None:
+    command = [ws if argument == "WS" else argument for argument in arguments]
+    result = run(*command, "--json")
+    assert result.exit_code == code
+    assert error_of(result)["message"]
+
+
+def test_exit_codes_are_in_the_help() -> None:
+    text = " ".join(CliRunner().invoke(app, ["--help"]).stdout.split())
+    assert all(f"{code:d} {code.meaning}" in text for code in Exit)
+
+
+def test_a_secret_that_cannot_be_read_has_its_own_exit_code(
+    run: Run, ws: str, db: psycopg.Connection[Any]
+) -> None:
+    db.execute("update workspace.secrets set sealed = %s", [b"\xff\x00"])
+    assert run("show", ws).exit_code == Exit.SECRET
+    succeed(run("set-model", ws, "opus"))
+    assert get_workspace(db, ws).model == "opus"
+
+
+def test_a_role_without_rights_is_told_which_to_ask_for(
+    database: Database, db: psycopg.Connection[Any]
+) -> None:
+    stranger = f"stranger_of_{database.name}"
+    db.execute(f"create role {stranger}")
+    try:
+        dsn = make_conninfo(database.dsn, options=f"-c role={stranger}")
+        result = CliRunner().invoke(app, ["--database", dsn, "runtimes"])
+        doctor = CliRunner().invoke(app, ["--database", dsn, "doctor", "--json"])
+    finally:
+        db.execute(f"drop role {stranger}")
+    assert result.exit_code == Exit.FORBIDDEN
+    assert "runtime_registry_reader" in result.stderr
+    assert doctor.exit_code == Exit.UNHEALTHY
+    assert "runtime_registry_reader" in diagnosis(doctor)["rights"][1]
+
+
+def test_a_lock_that_is_not_to_be_had_in_time_is_worth_another_try(
+    run: Run, database: Database, ws: str
+) -> None:
+    database.connect().execute("select from workspace.workspaces for update")
+    impatient = make_conninfo(database.dsn, options="-c lock_timeout=1ms")
+    result = CliRunner().invoke(app, ["--database", impatient, "--json", "change", ws, "codex"])
+    assert result.exit_code == Exit.UNAVAILABLE
+    assert error_of(result)["detail"]["safe_to_retry"] is True
+
+
+def test_ctrl_c_ends_a_waiting_command_quietly(
+    database: Database, db: psycopg.Connection[Any], ws: str
+) -> None:
+    database.connect().execute("select from workspace.workspaces for update")
+    with subprocess.Popen(
+        [SCRIPT, "--database", database.dsn, "change", ws, "codex"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            pid = None
+            while pid is None and process.poll() is None:
+                pid = db.execute(
+                    "select max(pid) from pg_stat_activity where datname = current_database()"
+                    " and application_name = 'runtime-registry' and wait_event_type = 'Lock'"
+                ).fetchall()[0][0]
+            assert pid is not None
+            wait_until_blocked(db, pid)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err) == (Exit.INTERRUPTED, "", "")
+    assert get_workspace(db, ws).version == 1
+
+
+def test_a_reader_who_leaves_early_causes_no_traceback(database: Database) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [SCRIPT, "--database", database.dsn, "models", "claude-code"],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(write)
+    assert done.returncode != 0
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("module", ["typer", "rich", "yaml"])
+def test_without_the_extra_the_command_says_what_to_install(module: str) -> None:
+    program = f"import sys; sys.modules[{module!r}] = None; from pyapi.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "runtime-registry needs the extra `cli`: pip install 'runtime-registry[cli]'"
+    ]
+
+
+# Which database
+
+
+@pytest.mark.parametrize(
+    ("option", "environment", "conninfo"),
+    [
+        ("dbname=a", {"DATABASE_URL": "dbname=b", "PGDATABASE": "c"}, "dbname=a"),
+        (None, {"DATABASE_URL": "dbname=b", "PGDATABASE": "c"}, "dbname=b"),
+        (None, {"DATABASE_URL": "", "PGDATABASE": "c"}, ""),
+        (None, {"PGSERVICE": "c"}, ""),
+        (None, {"PGHOST": "c"}, ""),
+        (None, {"PGUSER": "somebody", "PGPASSWORD": "x"}, None),
+        (None, {}, None),
+        ("fleet", {}, "dbname=fleet"),
+        ("postgresql://h/d", {}, "postgresql://h/d"),
+        ("postgresql+psycopg://u:p%40@h/d", {}, "postgresql://u:p%40@h/d"),
+        (None, {"DATABASE_URL": "postgres+asyncpg://h/d"}, "postgres://h/d"),
+        ("postgresql://h:1,i:2/d", {}, "postgresql://h:1,i:2/d"),
+    ],
+)
+def test_the_option_comes_before_database_url_and_that_before_libpqs_variables(
+    option: str | None, environment: dict[str, str], conninfo: str | None
+) -> None:
+    assert named(option, environment) == conninfo
+
+
+def test_an_sqlalchemy_url_works(database: Database) -> None:
+    parts = {key: str(value) for key, value in conninfo_to_dict(database.dsn).items()}
+    query = "&".join(f"{key}={value.replace('/', '%2F')}" for key, value in parts.items())
+    result = CliRunner().invoke(
+        app, ["runtimes"], env={"DATABASE_URL": f"postgresql+psycopg://?{query}"}
+    )
+    assert "hermes" in succeed(result)
+
+
+def test_libpqs_variables_work(database: Database) -> None:
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD"}
+    parts = conninfo_to_dict(database.dsn)
+    environment = {name: str(parts[key]) for key, name in names.items() if parts.get(key)}
+    result = CliRunner().invoke(app, ["runtimes"], env={**environment, "PGDATABASE": database.name})
+    assert "hermes" in succeed(result)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u:hun@ter2@h/d",
+        "postgresql://u:hun/ter2@h/d",
+        "postgresql://u:12/ter2@h/d",
+        "u:hunter2@h/d",
+        "host=h password=hun ter2",
+        "mysql://u:hunter2@h/d",
+        "",
+        " ",
+    ],
+)
+def test_a_conninfo_that_is_wrong_is_refused_without_repeating_it(dsn: str) -> None:
+    for before in ([], ["--json"]):
+        result = CliRunner().invoke(app, [*before, "runtimes", "--database", dsn])
+        assert result.exit_code == Exit.USAGE
+        assert "hun" not in result.output
+        assert "ter2" not in result.output
+
+
+def test_a_database_that_is_not_there_is_unavailable_and_no_password_is_shown() -> None:
+    dsn = "postgresql://user:hunter2@/nowhere?host=%2Fno%2Fsuch%2Fplace"
+    result = CliRunner().invoke(app, ["runtimes", "--database", dsn])
+    assert result.exit_code == Exit.UNAVAILABLE
+    assert "/no/such/place" in result.stderr
+    assert "hunter2" not in result.output
+    for command in ("migrate", "uninstall", "doctor"):
+        again = CliRunner().invoke(app, [command, "--database", dsn, "--json"])
+        assert again.exit_code == Exit.UNAVAILABLE
+        assert error_of(again)["code"] == "CONNECTION_LOST"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["runtimes"], ["load"], ["show", NOBODY], ["create", "x", "--runtime", "hermes"], ["demo"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_database_of_ones_own_is_never_migrated_by_the_way(
+    empty_database: Callable[[], Database], arguments: list[str]
+) -> None:
+    database = empty_database()
+    result = CliRunner().invoke(app, ["--database", database.dsn, *arguments])
+    assert result.exit_code == Exit.NOT_INSTALLED
+    assert "runtime-registry migrate" in result.stderr
+    assert schema.current_revision(database.dsn) is None
+
+
+def test_migrate_load_and_uninstall(empty_database: Callable[[], Database]) -> None:
+    database = empty_database()
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments, "--database", database.dsn])
+
+    head = schema.head_revision()
+    assert json.loads(succeed(run("migrate", "--json"))) == {"revision": head, "applied": [head]}
+    assert succeed(run("migrate")) == f"Nothing to do: the database is at revision {head}.\n"
+    assert "Revision 1 is loaded" in succeed(run("load"))
+    assert "Revision 1 stays" in succeed(run("load"))
+    succeed(run("create", "x", "--runtime", "hermes"))
+    assert run("uninstall").exit_code == Exit.CONFLICT
+    assert schema.current_revision(database.dsn) == head
+    undone = json.loads(succeed(run("uninstall", "--discard-workspaces", "--json")))
+    assert undone == {"revision": None, "undone": [head]}
+    assert "not installed" in succeed(run("uninstall"))
+    assert schema.current_revision(database.dsn) is None
+
+
+# Manifests
+
+
+def manifest_text(write: Callable[[Any], str]) -> str:
+    manifest = schema.default_manifest()
+    manifest["runtimes"].append({"name": "new", "arms": [{"provider": "groq"}]})
+    return write(manifest)
+
+
+@pytest.mark.parametrize(("suffix", "write"), [(".yaml", yaml.safe_dump), (".json", json.dumps)])
+def test_a_manifest_is_loaded_from_yaml_and_json_and_standard_input(
+    run: Run,
+    db: psycopg.Connection[Any],
+    tmp_path: Path,
+    suffix: str,
+    write: Callable[[Any], str],
+) -> None:
+    file = tmp_path / f"manifest{suffix}"
+    file.write_text(manifest_text(write))
+    preview = succeed(run("load", str(file), "--dry-run"))
+    assert preview.splitlines()[0].startswith("+ runtime ")
+    assert "Nothing is loaded" in preview
+    assert "new" not in {entry.runtime for entry in list_runtimes(db)}
+    assert "Revision 2 is loaded: 2 added" in succeed(run("load", str(file)))
+    assert "new" in {entry.runtime for entry in list_runtimes(db)}
+    assert "Revision 2 stays" in succeed(run("load", "-", input=file.read_text()))
+
+
+def test_all_problems_of_a_manifest_are_listed_with_their_paths(run: Run) -> None:
+    text = "schema_version: 1\nproviders: [{name: a, color: red}]\nruntimes: [{name: 2024-01-01}]\n"
+    result = run("load", "-", input=text + "more: 1\n")
+    assert result.exit_code == Exit.REFUSED
+    assert "  more: is not a known key" in result.stderr
+    assert "  providers[0].color: is not a known key" in result.stderr
+    assert "2024-01-01" not in result.stderr  # a string, so no problem
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("providers: []\nruntimes: []\nproviders: []\n", "line 1, column 1"),
+        ("runtimes:\n  - {name: a, name: b}\n", "line 2, column 5"),
+        ('{"runtimes": [{"name": "a", "name": "b"}]}', "-"),
+        ("runtimes: [\n", "line 2, column 1"),
+        ('{"runtimes": [', "-"),
+    ],
+)
+def test_text_that_is_broken_or_has_a_key_twice_is_refused_with_the_place(
+    run: Run, db: psycopg.Connection[Any], text: str, path: str
+) -> None:
+    result = run("load", "-", "--json", input=text)
+    assert result.exit_code == Exit.REFUSED
+    (problem,) = error_of(result)["detail"]["problems"]
+    assert problem["path"] == path
+    assert len(list_runtimes(db)) == 9
+
+
+def test_workspaces_in_the_way_of_a_manifest_are_listed(run: Run, ws: str, tmp_path: Path) -> None:
+    manifest = schema.default_manifest()
+    claude_code = manifest["runtimes"].pop(0)
+    assert claude_code["name"] == "claude-code"
+    in_use = run("load", "-", input=json.dumps(manifest))
+    assert in_use.exit_code == Exit.CONFLICT
+    assert "  claude-code: 1 workspaces" in in_use.stderr
+
+    manifest["runtimes"].append({"name": "claude-code"})
+    dry_run = succeed(run("load", "-", "--dry-run", input=json.dumps(manifest)))
+    assert f"! workspace {ws} on claude-code loses its model" in dry_run
+    orphans = run("load", "-", input=json.dumps(manifest))
+    assert orphans.exit_code == Exit.CONFLICT
+    assert f"  {ws} on claude-code" in orphans.stderr
+
+
+# doctor
+
+
+def diagnosis(result: Result) -> dict[str, tuple[str, str]]:
+    document = json.loads(result.stdout)
+    checks = {each["check"]: (each["status"], each["finding"]) for each in document["checks"]}
+    assert document["ok"] == (result.exit_code == 0)
+    assert document["ok"] == all(status != "problem" for status, _ in checks.values())
+    return checks
+
+
+def test_doctor_finds_a_sound_database_sound_and_says_that_secrets_are_plain(
+    run: Run, ws: str
+) -> None:
+    checks = diagnosis(run("doctor", "--json"))
+    assert checks.pop("secrets") == ("warning", "stored plain, 1 so far: the keyring has no key")
+    checks.pop("server log")  # the server's own business here
+    assert {status for status, _ in checks.values()} == {"ok"}
+    assert checks["registry"] == ("ok", "9 runtimes, 52 models")
+    assert "secrets" in succeed(run("doctor"))
+
+
+def test_doctor_warns_of_settings_that_log_models(
+    run: Run, database: Database, db: psycopg.Connection[Any]
+) -> None:
+    for setting in ("log_statement = 'all'", "log_parameter_max_length_on_error = -1"):
+        db.execute(f"alter database {database.name} set {setting}")
+    result = run("doctor", "--json")
+    assert result.exit_code == 0
+    status, finding = diagnosis(result)["server log"]
+    assert status == "warning"
+    assert "log_statement = all" in finding
+    assert "log_parameter_max_length_on_error = -1" in finding
+
+
+def test_doctor_finds_a_dead_workspace(run: Run, ws: str, db: psycopg.Connection[Any]) -> None:
+    db.execute("update workspace.secrets set sealed = %s", [GEMINI.encode()])
+    result = run("doctor", "--json")
+    assert result.exit_code == Exit.UNHEALTHY
+    status, finding = diagnosis(result)["workspaces"]
+    assert status == "problem"
+    assert ws in finding
+    assert GEMINI not in result.output
+
+
+def test_doctor_finds_that_nothing_is_installed_or_loaded(
+    empty_database: Callable[[], Database],
+) -> None:
+    database = empty_database()
+    arguments = ["doctor", "--json", "--database", database.dsn]
+    missing = CliRunner().invoke(app, arguments)
+    assert missing.exit_code == Exit.UNHEALTHY
+    assert diagnosis(missing)["schema"][0] == "problem"
+    schema.migrate(database.dsn)
+    empty = CliRunner().invoke(app, arguments)
+    assert empty.exit_code == Exit.UNHEALTHY
+    checks = diagnosis(empty)
+    assert checks["schema"][0] == "ok"
+    assert "runtime-registry load" in checks["registry"][1]
+
+
+@pytest.mark.parametrize(
+    ("role", "may"),
+    [
+        ("runtime_registry_reader", "read"),
+        ("runtime_registry_operator", "read, change workspaces"),
+        ("runtime_registry_admin", "read, change workspaces, load a registry"),
+    ],
+)
+def test_doctor_says_what_a_role_may_do_and_what_it_could_not_look_at(
+    database: Database, role: str, may: str
+) -> None:
+    dsn = make_conninfo(database.dsn, options=f"-c role={role}")
+    result = CliRunner().invoke(app, ["doctor", "--json", "--database", dsn])
+    assert result.exit_code == 0
+    checks = diagnosis(result)
+    assert checks["rights"] == ("ok", f"{role} may {may}")
+    for owners in ("schema", "registry revision", "secrets", "workspaces"):
+        assert checks[owners] == ("warning", "not checked: the role may not read this")
+
+
+# psql and the embedded server
+
+
+def test_psql_gets_the_arguments_and_gives_its_exit_code(database: Database) -> None:
+    path = f"{database.server.bin('psql').parent}{os.pathsep}{os.environ['PATH']}"
+    options = ["--database", database.dsn, "psql"]
+    good = script(*options, "--", "-Atc", "select runtime from registry.list_runtimes()", PATH=path)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.splitlines()[0] == "claude-code"
+    assert script(*options, "-X", "-c", "select 1/0", PATH=path).returncode == 1
+    missing = script(*options, PATH="/nonexistent")
+    assert missing.returncode == Exit.UNEXPECTED
+    assert missing.stderr.startswith("error: There is no psql on the PATH.")
+
+
+def test_without_a_database_there_is_a_playground_that_lasts_and_leaves_no_server(
+    home: Path,
+) -> None:
+    environment = {"RUNTIME_REGISTRY_HOME": str(home)}
+    created = script("create", "mine", "--runtime", "hermes", "--json", **environment)
+    assert created.returncode == 0, created.stderr
+    assert "embedded Postgres" in created.stderr
+    assert len(created.stderr.splitlines()) == 1
+    ws = json.loads(created.stdout)["workspace_id"]
+    assert not (home / "data" / "postmaster.pid").exists()
+
+    refused = script("set-model", ws, "nonesuch", "--json", **environment)
+    assert refused.returncode == Exit.REFUSED
+    assert json.loads(refused.stderr)["code"] == "MODEL_NOT_REGISTERED"
+    assert not (home / "data" / "postmaster.pid").exists()
+
+    shown = script(
+        "psql", "-Atc", f"select name from workspace.get_workspace('{ws}')", **environment
+    )
+    assert (shown.returncode, shown.stdout) == (0, "mine\n")
+    assert not (home / "data" / "postmaster.pid").exists()
+
+
+def test_an_embedded_server_that_cannot_start_is_said_in_a_sentence() -> None:
+    done = script("runtimes", RUNTIME_REGISTRY_HOME="/dev/null/home")
+    assert done.returncode == Exit.UNAVAILABLE
+    assert "Traceback" not in done.stderr
+    assert "/dev/null/home" in done.stderr
