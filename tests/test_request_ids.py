@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from support import (
+    MANIFEST,
     Conn,
     Json,
     call,
@@ -19,6 +20,7 @@ from support import (
     pair,
     refused,
     rows,
+    runtime,
 )
 
 KIMI = "moonshot/kimi-k2.6"
@@ -72,6 +74,19 @@ def test_a_replay_may_expect_the_version_of_the_first_try(conn: Conn, name: str)
         for expected in (1, None, 77):
             again = ask(conn, ws, REQUESTS[name], request_id="r-1", expected_version=expected)
             assert again == first
+
+
+def test_a_replay_settles_a_switch_to_a_runtime_that_is_gone_since(conn: Conn) -> None:
+    with_passing = {**MANIFEST, "runtimes": [*MANIFEST["runtimes"], runtime("passing")]}
+    load(conn, with_passing)
+    ws = create(conn, "claude-code")
+    first = call(conn, "workspace.change_runtime", ws, "passing", request_id="r-1")
+    call(conn, "workspace.change_runtime", ws, "hermes")
+    load(conn, MANIFEST)
+    with nothing_written(conn):
+        assert call(conn, "workspace.change_runtime", ws, "passing", request_id="r-1") == first
+    refusal = refused(conn, "workspace.change_runtime", ws, "passing", request_id="r-2")
+    assert refusal.code == "RUNTIME_UNSUPPORTED"
 
 
 def test_nothing_to_do_is_recorded_as_a_version_of_its_own(conn: Conn) -> None:

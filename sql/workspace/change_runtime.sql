@@ -24,10 +24,10 @@ begin
   end if;
 
   perform registry.hold();
-  perform registry.require_runtime(target);
   current := workspace.lock_workspace(change_runtime.ws);
 
-  -- Before the version is compared: the first try of this request has moved it.
+  -- Before anything is checked: the first try of this request has moved the version, and what was registered then may be
+  -- gone by now.
   answer := workspace.recorded_answer(
     current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
   );
@@ -35,6 +35,7 @@ begin
     return answer;
   end if;
 
+  perform registry.require_runtime(target);
   perform workspace.require_version(current, change_runtime.expected_version);
   decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
   return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);

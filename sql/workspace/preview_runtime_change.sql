@@ -20,8 +20,8 @@ begin
     perform registry.invalid_argument('restore', 'is null');
   end if;
 
-  perform registry.require_runtime(target);
   current := workspace.read_workspace(preview_runtime_change.ws);
+  perform registry.require_runtime(target);
   decided := workspace.choose_model(current, target, wanted, preview_runtime_change.restore);
   return workspace.change_of(
     workspace.describe_change(current, decided, 'change_runtime'), current.model, decided.model

@@ -1872,10 +1872,10 @@ begin
   end if;
 
   perform registry.hold();
-  perform registry.require_runtime(target);
   current := workspace.lock_workspace(change_runtime.ws);
 
-  -- Before the version is compared: the first try of this request has moved it.
+  -- Before anything is checked: the first try of this request has moved the version, and what was registered then may be
+  -- gone by now.
   answer := workspace.recorded_answer(
     current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
   );
@@ -1883,6 +1883,7 @@ begin
     return answer;
   end if;
 
+  perform registry.require_runtime(target);
   perform workspace.require_version(current, change_runtime.expected_version);
   decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
   return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);
@@ -2339,8 +2340,8 @@ begin
     perform registry.invalid_argument('restore', 'is null');
   end if;
 
-  perform registry.require_runtime(target);
   current := workspace.read_workspace(preview_runtime_change.ws);
+  perform registry.require_runtime(target);
   decided := workspace.choose_model(current, target, wanted, preview_runtime_change.restore);
   return workspace.change_of(
     workspace.describe_change(current, decided, 'change_runtime'), current.model, decided.model
