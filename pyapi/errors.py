@@ -185,7 +185,7 @@ class EncryptionKeyMissing(RegistryError, code="ENCRYPTION_KEY_MISSING"):
 
 
 class DatabaseUnsupported(RegistryError, code="DATABASE_UNSUPPORTED"):
-    """The server is too old, or the database is not in UTF8."""
+    """The server is too old, the database is not in UTF8, or its schema `registry` is not ours."""
 
 
 class WorkspacesExist(RegistryError, code="WORKSPACES_EXIST"):

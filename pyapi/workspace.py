@@ -41,6 +41,7 @@ class Change:
     billed_to: str | None
     """Who pays: `platform` or `tenant`."""
     billing_changed: bool
+    """It is known who pays and who paid before, and they are not the same."""
     needs_restart: bool
     """The running agent does not have this runtime and model yet."""
 
@@ -249,8 +250,9 @@ def preview_runtime_change_call(
 ) -> Call[Change]:
     """Tell what `change_runtime` would answer now, writing nothing and waiting for nobody.
 
-    To do exactly that and nothing else, pass `Change.version` to `change_runtime` as
-    `expected_version`.
+    `Change.version` is the one it was decided on: passed to `change_runtime` as
+    `expected_version`, it makes sure that the workspace is still the same. (The registry may have
+    changed.)
 
     Raises what `change_runtime` would.
     """

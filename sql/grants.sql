@@ -2,6 +2,15 @@
 
 revoke all on all functions in schema registry, keyring, workspace, fleet from public;
 
+-- Whoever can use a table's row type can put it into a table of their own, and so stand in the way of a later revision.
+-- The types of results stay usable.
+revoke all on type
+  registry.alembic_version, registry.state, registry.revisions, registry.providers, registry.runtimes, registry.arms,
+  registry.models, registry.claims, registry.equivalents, registry.routing, registry.manifest_problem,
+  keyring.sealed_value,
+  workspace.workspaces, workspace.secrets, workspace.changes, workspace.snapshot, workspace.decision
+from public;
+
 grant usage on schema registry, workspace
   to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
 grant usage on schema fleet

@@ -50,7 +50,7 @@
 \ir workspace/workspace_not_found.sql
 \ir workspace/read_workspace.sql
 \ir workspace/lock_workspace.sql
-\ir workspace/require_version.sql
+\ir workspace/version_conflict.sql
 \ir workspace/change_of.sql
 \ir workspace/recorded_answer.sql
 \ir workspace/choose_model.sql

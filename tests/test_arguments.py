@@ -5,9 +5,12 @@ The designed code comes each time, what was sent is not repeated, and nothing is
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import cycle
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -26,6 +29,7 @@ from support import (
     refused,
     rows,
     runtime,
+    savepoint,
 )
 
 WS = object()  # stands for the workspace of the test, which is on claude-code with sonnet
@@ -206,6 +210,62 @@ def test_text_of_255_bytes_is_kept_as_it_is(conn: Conn, ws: UUID, tail: str) -> 
     assert (
         call(conn, "workspace.get_workspace", create(conn, "codex", name=longest)).name == longest
     )
+
+
+WITH_TEXTS: dict[str, Json] = {
+    **{function: FUNCTIONS[function] for function, _ in TEXTS},
+    "registry.resolve": {**FUNCTIONS["registry.resolve"], "auth_env": ["ANTHROPIC_API_KEY"]},
+    "workspace.create_workspace": {
+        **FUNCTIONS["workspace.create_workspace"],
+        "id": UUID(int=7),  # or else it is another one each time
+    },
+    "fleet.load_registry": {"manifest": Jsonb(MANIFEST), "on_orphan": "refuse"},
+}
+TEXT_TYPES: dict[type, str] = {str: "text", list: "text[]"}
+
+
+def answered(conn: Conn, function: str, named: Json, *collate: str) -> list[Any]:
+    """The answer, or the refusal, to arguments that are columns with these collations in turn."""
+    turn = cycle(collate)
+    columns = [
+        f"%s::{TEXT_TYPES[type(value)]} {next(turn)} as {name}"
+        if type(value) in TEXT_TYPES
+        else f"%s as {name}"
+        for name, value in named.items()
+    ]
+    arguments = ", ".join(f"{name} => given.{name}" for name in named)
+    query = f"select f.* from (select {', '.join(columns)}) as given, {function}({arguments}) as f"
+    try:
+        with savepoint(conn):
+            return conn.execute(query.encode(), [*named.values()]).fetchall()
+    except psycopg.Error as error:
+        return [error.sqlstate, error.diag.message_detail]
+
+
+@pytest.mark.parametrize("function", WITH_TEXTS)
+def test_the_collation_of_an_argument_makes_no_difference(
+    conn: Conn, ws: UUID, function: str
+) -> None:
+    collations = ['"POSIX"', "ucs_basic"]
+    with suppress(psycopg.errors.FeatureNotSupported), conn.transaction():  # a server without ICU
+        # To this one, case and control characters are nothing.
+        conn.execute(
+            "create collation loose"
+            " (provider = icu, locale = 'und-u-ks-level1', deterministic = false)"
+        )
+        collations.append("loose")
+    good = {name: ws if value is WS else value for name, value in WITH_TEXTS[function].items()}
+    asked = [good]
+    for name, value in good.items():
+        if isinstance(value, str):
+            asked += [{**good, name: other} for other in (value.upper(), f"{value}\x01{value}")]
+    for named in asked:
+        answer = answered(conn, function, named, "")
+        for collate in (
+            [f"collate {name}" for name in collations],
+            *([f"collate {name}"] for name in collations),
+        ):
+            assert answered(conn, function, named, *collate) == answer, collate
 
 
 UNKNOWN_RUNTIMES = [

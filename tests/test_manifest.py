@@ -180,6 +180,18 @@ def test_a_bad_shape_is_refused_by_schema_and_sql_at_its_path(
     assert path in [found for found, _ in problems(conn, candidate)]
 
 
+def test_a_bad_shape_is_told_in_english(conn: Conn) -> None:
+    for at, value, told in (
+        ("providers", {}, ("providers", "must be an array")),
+        ("providers.0.auth_env", "KEY", ("providers[0].auth_env", "must be an array")),
+        ("equivalents.0", "m", ("equivalents[0]", "must be an array")),
+        ("providers.0", "p", ("providers[0]", "must be an object")),
+        ("providers.0.name", 7, ("providers[0].name", "must be a string")),
+        ("providers.0.case_sensitive", 0, ("providers[0].case_sensitive", "must be a boolean")),
+    ):
+        assert told in problems(conn, broken(at, value))
+
+
 @pytest.mark.parametrize("candidate", [None, [], "manifest", 1, True, [GOOD]])
 def test_what_is_no_object_is_refused_by_schema_and_sql(conn: Conn, candidate: Any) -> None:
     assert not VALIDATOR.is_valid(candidate)
@@ -342,6 +354,30 @@ def test_what_only_sql_can_see_is_refused_at_its_path(
     candidate = broken(at, value)
     assert VALIDATOR.is_valid(candidate)
     assert problems(conn, candidate) == [problem]
+
+
+NUMBERED = [f"vendor-{number}" for number in range(10_000)]  # vendor-10 begins with vendor-1
+BIG = {
+    "prefixes of one provider": manifest(
+        [provider("p", model_prefixes=NUMBERED[:4000])], [runtime("r", ("p", ["m"]))]
+    ),
+    "prefixes of two providers": manifest(
+        [
+            provider("p", model_prefixes=[f"p-{text}" for text in NUMBERED[:2000]]),
+            provider("q", model_prefixes=[f"q-{text}" for text in NUMBERED[:2000]]),
+        ],
+        [runtime("r", ("p", ["m"]), ("q", []))],
+    ),
+    "runtimes": manifest([provider("p")], [runtime(text, ("p", ["m"])) for text in NUMBERED]),
+}
+
+
+@pytest.mark.parametrize("name", BIG)
+def test_the_work_of_a_load_does_not_grow_with_the_square_of_the_manifest(
+    conn: Conn, name: str
+) -> None:
+    conn.execute("set local statement_timeout = '5s'")  # it takes about one
+    assert load(conn, BIG[name]).loaded
 
 
 def test_all_problems_come_in_one_answer(conn: Conn) -> None:

@@ -30,6 +30,7 @@ from pyapi import change_runtime, create_workspace, embedded, load_registry, sch
 from pyapi.errors import (
     ConnectionLost,
     DatabaseFailure,
+    DatabaseUnsupported,
     DependentObjects,
     InvalidArgument,
     LockTimeout,
@@ -55,8 +56,8 @@ def dump(database: Database, *options: str) -> str:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    # The keys of \restrict are random; which settings a dump begins with depends on its release; newer
-    # releases number the versions of every column.
+    # The keys of \restrict are random, which settings a dump begins with depends on its release,
+    # and newer releases number the versions of every column.
     passing = re.compile(
         r"(?m)^(\\(un)?restrict |-- Dumped |SET \w+ = |SELECT pg_catalog.set_c"
         r"|ALTER TABLE ONLY .* SET \(pg_attver=).*\n"
@@ -182,6 +183,22 @@ def test_released_revisions_stay_as_they_are() -> None:
     assert now == released, (
         "A revision has changed. There are databases that have run it as it was: add another one."
     )
+
+
+@pytest.mark.parametrize("theirs", ["", "create table registry.alembic_version (version_num text)"])
+def test_a_schema_of_somebody_else_is_not_built_upon(database: Database, theirs: str) -> None:
+    # Its owner could put functions beside ours that ours would then call, with their rights.
+    with database.connect(autocommit=True) as conn:
+        conn.execute("create schema registry authorization pg_monitor")
+        conn.execute(f"set role pg_monitor; {theirs}".encode())
+    before = dump(database)
+    with pytest.raises(AssertionError, match='"code": "DATABASE_UNSUPPORTED"'):
+        installed_by_psql(database)
+    assert dump(database) == before
+    with pytest.raises(DatabaseUnsupported) as caught:
+        schema.migrate(database.dsn)
+    assert caught.value.status == 422
+    assert dump(database) == before
 
 
 # Removing

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from support import MANIFEST, SCHEMAS, Conn, acting_as, call, create, nothing_written, rows
+from support import MANIFEST, SCHEMAS, Conn, acting_as, call, create, nothing_written, one, rows
 
 READER, OPERATOR, ADMIN = (
     "runtime_registry_reader",
@@ -121,6 +121,46 @@ def test_no_role_has_any_right_on_a_table(with_nobody: Conn, role: str) -> None:
             assert denied(with_nobody, f"select from {relation}"), relation
             assert denied(with_nobody, f"delete from {relation}"), relation
             assert denied(with_nobody, f"lock table {relation} in access share mode"), relation
+
+
+ANSWERS = {
+    "workspace.change", "workspace.state", "workspace.history_entry", "registry.runtime_entry",
+    "registry.model_entry", "fleet.registry_load",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", MAY_CALL)
+def test_no_role_can_make_a_table_depend_on_our_tables_and_internal_types(
+    with_nobody: Conn, role: str
+) -> None:
+    types = with_nobody.execute(
+        "select t.oid::regtype::text from pg_type t"
+        " where t.typnamespace::regnamespace::text = any(%s) and t.typcategory <> 'A'",
+        [SCHEMAS],
+    ).fetchall()
+    internal = {name for (name,) in types} - ANSWERS
+    assert len(types) - len(internal) == len(ANSWERS)
+    with_nobody.execute(f"create schema mine authorization {role}".encode())
+    with acting_as(with_nobody, role):
+        with_nobody.execute("create table mine.table_of_its_own (x text)")
+        for name in sorted(internal):
+            for kind in (name, f"{name}[]"):
+                assert denied(with_nobody, f"create table mine.other (x {kind})"), kind
+
+
+def test_a_reader_can_keep_an_answer_in_a_table(conn: Conn) -> None:
+    ws = create(conn, "claude-code", "sonnet")
+    with acting_as(conn, READER):
+        for function in (
+            f"workspace.get_workspace('{ws}')",
+            f"workspace.preview_runtime_change('{ws}', 'hermes')",
+            f"workspace.history('{ws}')",
+            "registry.list_runtimes()",
+            "registry.list_models('codex')",
+        ):
+            conn.execute(f"create temp table kept as select * from {function}".encode())
+            assert one(conn, "select count(*) from kept") > 0
+            conn.execute("drop table kept")
 
 
 @pytest.mark.parametrize("role", MAY_CALL)

@@ -6,6 +6,7 @@ session waits for the first, as pg_blocking_pids says, and then decides on what 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -14,7 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 
 import databases
-from databases import Database
+from databases import Database, in_thread
 from pyapi import (
     Change,
     change_runtime,
@@ -29,6 +30,8 @@ from pyapi import (
 from sessions import (
     LEVELS,
     OPTIONS,
+    SECONDS,
+    Outcome,
     Sessions,
     Told,
     check_history,
@@ -254,6 +257,54 @@ def test_a_workspace_that_is_not_committed_is_not_there_and_nobody_waits_for_it(
     changed = settle(sessions.second, without_waiting(on(ws, reset))).answer
     assert changed is not None
     check_history(sessions.observer, ws, [created, changed])
+
+
+AS_SOON_AS_IT_IS_THERE = """
+create function pg_temp.as_soon_as_it_is_there(ws uuid) returns setof workspace.change as $$
+begin
+  loop
+    begin
+      return query select * from workspace.{call};
+      return;
+    exception when sqlstate 'PT404' then -- WORKSPACE_NOT_FOUND
+    end;
+  end loop;
+end $$ language plpgsql
+"""
+
+
+def test_whoever_acts_at_the_moment_of_a_commit_has_the_lock_or_finds_no_workspace(
+    raced: Database,
+) -> None:
+    ids = [uuid4() for _ in range(300)]
+    together = threading.Barrier(4, timeout=SECONDS)
+
+    def one_by_one() -> Iterator[UUID]:
+        for ws in ids:
+            together.wait()
+            yield ws
+
+    def hammer(call: str) -> list[Outcome[Change]]:
+        def act(conn: Conn, ws: UUID) -> Change:
+            query = "select * from pg_temp.as_soon_as_it_is_there(%s)"
+            return Change(*conn.execute(query, [ws]).fetchall()[0])
+
+        with raced.connect(options=f"{OPTIONS} -c deadlock_timeout=10ms") as conn:
+            conn.execute(AS_SOON_AS_IT_IS_THERE.format(call=call).encode())
+            conn.commit()
+            return [settle(conn, on(ws, act)) for ws in one_by_one()]
+
+    calls = ("change_runtime(ws, 'hermes')", f"set_model(ws, '{KIMI}')", "clear_model(ws)")
+    hammering = [in_thread(hammer, call) for call in calls]
+    with raced.connect(options=OPTIONS, autocommit=True) as conn:
+        made = [
+            create_workspace(conn, "w", "claude-code", model="opus", id=ws) for ws in one_by_one()
+        ]
+        acted = zip(*(hammer.result(SECONDS) for hammer in hammering), strict=True)
+        for created, outcomes in zip(made, acted, strict=True):
+            assert [outcome.error for outcome in outcomes] == [None] * len(calls)
+            answers = [outcome.answer for outcome in outcomes if outcome.answer is not None]
+            check_history(conn, created.workspace_id, [created, *answers])
 
 
 @pytest.mark.parametrize("level", ["committed", "repeatable"])

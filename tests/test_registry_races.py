@@ -245,6 +245,21 @@ def test_a_dry_run_changes_nothing_for_those_who_waited(sessions: Sessions, leve
     check(sessions, created, call.answer)
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_an_invalid_manifest_is_refused_while_others_still_decide(
+    sessions: Sessions, dry_run: bool
+) -> None:
+    created = workspace(sessions)
+    answer = pyapi.change_runtime(sessions.first, created.workspace_id, "right")
+    invalid = NEW | {"providers": []}
+    load = settle(
+        sessions.second, without_waiting(lambda conn: load_registry(conn, invalid, dry_run=dry_run))
+    )
+    assert load.code == "REGISTRY_INVALID"
+    sessions.first.commit()
+    check(sessions, created, answer)
+
+
 @pytest.mark.parametrize("second", [OTHER, NEW], ids=["different", "same"])
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_two_loads_make_dense_revisions(sessions: Sessions, ending: str, second: Json) -> None:

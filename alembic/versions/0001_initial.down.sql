@@ -68,10 +68,10 @@ drop function
   workspace.read_workspace,
   workspace.record_change,
   workspace.recorded_answer,
-  workspace.require_version,
   workspace.secret_unreadable,
   workspace.set_model,
   workspace.store_model,
+  workspace.version_conflict,
   workspace.workspace_not_found,
   workspace.write_change;
 

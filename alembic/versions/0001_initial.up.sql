@@ -17,7 +17,8 @@
 -- Locks are taken in one order everywhere: the registry (registry.hold says why), then workspaces by id, then secrets.
 -- Only the functions named above are granted to the roles of roles.sql; no table is.
 
--- What the rest relies on: UTF8 (model ids are compared by their UTF-8 bytes) and PostgreSQL 15.
+-- What the rest relies on: UTF8 (model ids are compared by their UTF-8 bytes), PostgreSQL 15, and a schema registry that
+-- nobody else has put functions into for ours to call.
 
 do $$
 begin
@@ -34,6 +35,15 @@ begin
       message = 'Runtime Registry needs a database with the encoding UTF8.',
       detail = jsonb_build_object('code', 'DATABASE_UNSUPPORTED'),
       hint = 'Create one: createdb --encoding=UTF8 --template=template0 NAME';
+  end if;
+  if exists (
+    select from pg_catalog.pg_namespace as n where n.nspname = 'registry' and n.nspowner <> current_user::regrole
+  ) then
+    raise exception using
+      errcode = 'PT422',
+      message = 'The database has a schema named registry that belongs to another role.',
+      detail = jsonb_build_object('code', 'DATABASE_UNSUPPORTED'),
+      hint = 'Install as its owner, or into another database.';
   end if;
 end
 $$;
@@ -68,14 +78,14 @@ create table registry.revisions (
   loaded_by text not null,
   constraint revisions_pkey primary key (revision)
 );
-comment on table registry.revisions is 'Every manifest that was ever loaded, as it was given.';
+comment on table registry.revisions is 'Every manifest that was ever loaded.';
 comment on column registry.revisions.loaded_by is 'The setting runtime_registry.actor, else the session user.';
 
 create table registry.providers (
   name text collate "C" not null,
   position bigint not null,
   billed_to text not null,
-  auth_env text[] not null,
+  auth_env text[] collate "C" not null,
   case_sensitive boolean not null,
   constraint providers_pkey primary key (name),
   constraint providers_billed_to_is_known check (billed_to in ('platform', 'tenant'))
@@ -253,7 +263,8 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  cleaned text := clean_text.value;
+  -- Not the caller's collation: it would go on into every comparison.
+  cleaned text collate "C" := clean_text.value;
   problem text;
 begin
   -- What is far too long is refused untrimmed: trimming needs 13 times its memory.
@@ -299,26 +310,39 @@ returns registry.routing
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- Plans are cached while the registry is small, and have to stay good when it is large.
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   routing registry.routing;
 begin
   -- An exact id. Of several arms that list it, the only one that the credentials open wins, else the first.
-  select true, candidate.provider, candidate.billed_to
-  into routing.routable, routing.provider, routing.billed_to
-  from (
-    select
-      m.provider,
-      p.billed_to,
-      m.arm_position,
-      p.auth_env && route.auth_env as is_open,
-      count(*) filter (where p.auth_env && route.auth_env) over () as open_arms
+  if route.auth_env = '{}' then
+    select true, m.provider, p.billed_to
+    into routing.routable, routing.provider, routing.billed_to
     from registry.models as m
     join registry.providers as p on p.name = m.provider
     where m.runtime = route.runtime and m.model = route.model
-  ) as candidate
-  order by (candidate.is_open and candidate.open_arms = 1) desc, candidate.arm_position
-  limit 1;
+    order by m.arm_position
+    limit 1;
+  else
+    select true, candidate.provider, candidate.billed_to
+    into routing.routable, routing.provider, routing.billed_to
+    from (
+      select
+        m.provider,
+        p.billed_to,
+        m.arm_position,
+        p.auth_env && route.auth_env as is_open,
+        count(*) filter (where p.auth_env && route.auth_env) over () as open_arms
+      from registry.models as m
+      join registry.providers as p on p.name = m.provider
+      where m.runtime = route.runtime and m.model = route.model
+    ) as candidate
+    order by (candidate.is_open and candidate.open_arms = 1) desc, candidate.arm_position
+    limit 1;
+  end if;
   if found then
     return routing;
   end if;
@@ -430,7 +454,7 @@ begin
     message = format('The model is not registered for the runtime %s.', refuse_model.runtime),
     detail = jsonb_build_object('code', 'MODEL_NOT_REGISTERED', 'runtime', refuse_model.runtime)
       || registry.valid_models(refuse_model.runtime),
-    hint = 'Take one of valid_models, or first change the runtime to one that has this model.';
+    hint = 'Take one of valid_models, or a runtime that has this model.';
 end
 $$;
 comment on function registry.refuse_model(text) is 'Internal: raises MODEL_NOT_REGISTERED with the models that are.';
@@ -442,12 +466,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked_runtime constant text := registry.clean_text(resolve.runtime, 'runtime');
-  asked_model constant text := registry.clean_text(resolve.model, 'model');
+  asked_runtime constant text collate "C" := registry.clean_text(resolve.runtime, 'runtime');
+  asked_model constant text collate "C" := registry.clean_text(resolve.model, 'model');
+  credentials constant text[] collate "C" := coalesce(resolve.auth_env, '{}');
   routing registry.routing;
 begin
   perform registry.require_runtime(asked_runtime);
-  routing := registry.route(asked_runtime, asked_model, coalesce(resolve.auth_env, '{}'));
+  routing := registry.route(asked_runtime, asked_model, credentials);
   return routing.provider;
 end
 $$;
@@ -465,7 +490,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked_runtime constant text := registry.clean_text(default_model.runtime, 'runtime');
+  asked_runtime constant text collate "C" := registry.clean_text(default_model.runtime, 'runtime');
 begin
   perform registry.require_runtime(asked_runtime);
   return (select r.default_model from registry.runtimes as r where r.name = asked_runtime);
@@ -483,7 +508,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked_runtime constant text := registry.clean_text(menu.runtime, 'runtime');
+  asked_runtime constant text collate "C" := registry.clean_text(menu.runtime, 'runtime');
 begin
   perform registry.require_runtime(asked_runtime);
   return query
@@ -521,7 +546,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked_runtime constant text := registry.clean_text(list_models.runtime, 'runtime');
+  asked_runtime constant text collate "C" := registry.clean_text(list_models.runtime, 'runtime');
 begin
   perform registry.require_runtime(asked_runtime);
   return query
@@ -743,6 +768,7 @@ begin
       case
         when known.key is null then 'is not a known key'
         when given.key is null then 'is missing'
+        when known.type in ('array', 'object') then format('must be an %s', known.type)
         else format('must be a %s', known.type)
       end
     from jsonb_each_text(shape_problems.required || shape_problems.optional) as known (key, type)
@@ -948,42 +974,39 @@ begin
     where not equivalent.is_known or equivalent.occurrence > 1;
 
   -- Two providers of one runtime that could claim the same id. A prefix overlaps whatever begins with it, an alias only
-  -- its equal. Joining on every beginning of each pattern keeps this linear, however many patterns there are; what is too
-  -- long to be legal is reported above.
+  -- its equal. Every pattern's beginnings are looked up among the patterns, so the work grows with their number, not with
+  -- its square; what is blank or too long is reported above.
   return query
     with claim as materialized (
+      select c.provider, c.path, c.pattern, lower(c.pattern collate "C") as folded, c.is_prefix, c.case_sensitive
+      from registry.manifest_claims(manifest_problems.manifest) as c
+      where octet_length(c.pattern) between 1 and 255
+    ),
+    beginning as materialized (
       select
-        a.runtime_index,
-        a.arm_index,
-        c.provider,
-        c.path,
-        c.pattern,
-        lower(c.pattern collate "C") as folded,
-        c.is_prefix,
-        c.case_sensitive
-      from registry.manifest_arms(manifest_problems.manifest) as a
-      join registry.manifest_claims(manifest_problems.manifest) as c on c.provider = a.provider
-      where octet_length(c.pattern) <= 255
+        c.provider, c.path, c.pattern, c.folded, c.is_prefix, c.case_sensitive,
+        left(c.folded, known.length) as start
+      from claim as c
+      join (select distinct length(k.folded) as length from claim as k) as known on known.length <= length(c.folded)
     )
-    select
+    select distinct
       longer.path,
-      format('could claim the same id as %s, for runtimes[%s]', shorter.path, longer.runtime_index)
-    from claim as longer
-    cross join lateral generate_series(1, length(longer.folded)) as beginning (length)
-    join claim as shorter
-      on shorter.runtime_index = longer.runtime_index
-      and shorter.folded = left(longer.folded, beginning.length)
-    where shorter.provider <> longer.provider
-      and case
+      format('could claim the same id as %s, for runtimes[%s]', shorter.path, arm.runtime_index)
+    from beginning as longer
+    join claim as shorter on shorter.folded = longer.start and shorter.provider <> longer.provider
+    join registry.manifest_arms(manifest_problems.manifest) as arm on arm.provider = longer.provider
+    join registry.manifest_arms(manifest_problems.manifest) as other
+      on other.provider = shorter.provider and other.runtime_index = arm.runtime_index
+    where case
         when shorter.is_prefix then
           -- An alias that equals a prefix meets it here once; equal prefixes meet twice, and one report is enough.
-          shorter.folded <> longer.folded or not longer.is_prefix or shorter.arm_index < longer.arm_index
+          shorter.folded <> longer.folded or not longer.is_prefix or other.arm_index < arm.arm_index
         else
-          shorter.folded = longer.folded and not longer.is_prefix and shorter.arm_index < longer.arm_index
+          shorter.folded = longer.folded and not longer.is_prefix and other.arm_index < arm.arm_index
       end
       -- Where case counts on both sides, it must be the same.
       and (not (shorter.case_sensitive and longer.case_sensitive) or starts_with(longer.pattern, shorter.pattern))
-    order by longer.runtime_index, longer.arm_index, longer.path;
+    order by 1, 2;
 end
 $$;
 comment on function registry.manifest_problems(jsonb) is
@@ -1013,20 +1036,17 @@ as $$
   select
     jsonb_build_object('kind', 'runtime', 'runtime', r.runtime),
     jsonb_build_object(
-      'default_model', coalesce(
-        r.default_model,
-        (
-          select a.models ->> 0
-          from registry.manifest_arms(manifest_facts.manifest) as a
-          where a.runtime = r.runtime and a.models <> '[]'
-          order by a.arm_index
-          limit 1
-        )
-      ),
+      'default_model', coalesce(r.default_model, first.model),
       'model_policy', r.model_policy,
       'arms', jsonb_path_query_array(r.arms, '$[*].provider')
     )
   from registry.manifest_runtimes(manifest_facts.manifest) as r
+  left join (
+    select distinct on (a.runtime) a.runtime, a.models ->> 0 as model
+    from registry.manifest_arms(manifest_facts.manifest) as a
+    where a.models <> '[]'
+    order by a.runtime, a.arm_index
+  ) as first on first.runtime = r.runtime
   union all
   select
     jsonb_build_object('kind', 'arm', 'runtime', a.runtime, 'provider', a.provider),
@@ -1140,9 +1160,12 @@ begin
     named.runtime_index + 1,
     named.model_policy,
     coalesce(named.default_model, first.model),
-    (select count(*) from registry.models as m where m.runtime = named.runtime and m.menu_position is not null)
+    coalesce(menu.size, 0)
   from registry.manifest_runtimes(replace_registry.manifest) as named
   left join registry.models as first on first.runtime = named.runtime and first.menu_position = 1
+  left join (
+    select m.runtime, count(m.menu_position) as size from registry.models as m group by m.runtime
+  ) as menu on menu.runtime = named.runtime
   on conflict (name) do update set
     position = excluded.position,
     model_policy = excluded.model_policy,
@@ -1154,24 +1177,28 @@ begin
     select distinct c.provider, c.pattern, c.is_prefix, c.case_sensitive
     from registry.manifest_claims(replace_registry.manifest) as c
   ),
+  beginning as materialized (
+    select c.provider, c.pattern, c.is_prefix, c.case_sensitive, left(c.pattern, known.length) as start
+    from claim as c
+    join (
+      select distinct length(k.pattern) as length from claim as k where k.is_prefix
+    ) as known on known.length <= length(c.pattern)
+  ),
   covered as (
     select longer.provider, longer.pattern, longer.is_prefix, longer.case_sensitive
-    from claim as longer
-    cross join lateral generate_series(1, length(longer.pattern)) as beginning (length)
-    join claim as shorter
-      on shorter.provider = longer.provider
-      and shorter.pattern = left(longer.pattern, beginning.length)
+    from beginning as longer
+    join claim as shorter on shorter.provider = longer.provider and shorter.pattern = longer.start
     where shorter.is_prefix and (shorter.pattern <> longer.pattern or not longer.is_prefix)
   ),
-  telling as (
+  uncovered as (
     select c.provider, c.pattern, c.is_prefix, c.case_sensitive from claim as c
     except
     select c.provider, c.pattern, c.is_prefix, c.case_sensitive from covered as c
   )
   insert into registry.claims (runtime, case_folded, pattern, is_prefix, provider)
-  select a.runtime, not t.case_sensitive, t.pattern, t.is_prefix, t.provider
-  from telling as t
-  join registry.arms as a on a.provider = t.provider;
+  select a.runtime, not u.case_sensitive, u.pattern, u.is_prefix, u.provider
+  from uncovered as u
+  join registry.arms as a on a.provider = u.provider;
 
   insert into registry.equivalents (model, group_number)
   select e.model, e.group_index + 1
@@ -1228,7 +1255,7 @@ comment on function keyring.unseal(uuid, text, bytea, integer) is
   'Internal: the value of a workspace''s secret of this name; null if these bytes cannot be read as that.';
 
 -- The workspaces. No triggers, and every unique key begins with the workspace, so that the tables can be distributed by
--- it. No check on secrets: a violation would print the row.
+-- it. No check on secrets or changes: a violation would print the row, and with it a model.
 
 create schema workspace;
 comment on schema workspace is 'The workspaces: one runtime and one model each, changed together, every change recorded.';
@@ -1314,12 +1341,12 @@ create type workspace.change as (
 );
 comment on type workspace.change is
   'What a write did to a workspace (or, from a preview, would do).
-workspace_id: the workspace. version: its version now. changed: whether anything changed.
+workspace_id: the workspace. version: its version after this. changed: whether anything changed.
 previous_runtime, runtime, previous_model, model: the pair before and after; previous_model is null too if it was unreadable.
 model_source: why it is this model: requested (the caller asked for it), kept (routable as it was), restored (the last one on this
 runtime), equivalent (the same model under this runtime''s id), default (the runtime''s) or none (there is none).
 model_was_reset: true for restored, equivalent and default: an orphaned model was replaced.
-provider, billed_to: who serves the model and who pays. billing_changed: somebody else pays than before.
+provider, billed_to: who serves the model and who pays. billing_changed: it is known who pays and who paid before, and they are not the same.
 needs_restart: the running agent does not have this pair yet.';
 
 create type workspace.state as (
@@ -1378,11 +1405,13 @@ comment on type workspace.decision is 'Internal: the pair that a workspace shall
 
 create or replace function workspace.actor()
 returns text
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select left(coalesce(nullif(current_setting('runtime_registry.actor', true), ''), session_user), 255)
+begin
+  return left(coalesce(nullif(current_setting('runtime_registry.actor', true), ''), session_user), 255);
+end
 $$;
 comment on function workspace.actor() is
   'Internal: who the history names: the setting runtime_registry.actor (its first 255 characters), else the session user.';
@@ -1471,10 +1500,18 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if lock_workspace.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  end if;
+
   -- Whoever changes the runtime or the secrets of a workspace holds its row, so what is read next stays so. The lock
   -- and the reading are two statements on purpose: a statement that had to wait would see the row anew, but the secret
-  -- as it was before the wait.
+  -- as it was before the wait. A row that is not there yet cannot be locked, and must not be read either: the next
+  -- statement might see it.
   perform from workspace.workspaces as w where w.id = lock_workspace.ws for no key update;
+  if not found then
+    perform workspace.workspace_not_found(lock_workspace.ws);
+  end if;
   return workspace.read_workspace(lock_workspace.ws);
 end
 $$;
@@ -1482,31 +1519,27 @@ comment on function workspace.lock_workspace(uuid) is
   'Internal: locks a workspace until the transaction ends and reads it. Raises as read_workspace does.';
 -- Internal.
 
-create or replace function workspace.require_version(current workspace.snapshot, expected_version bigint)
+create or replace function workspace.version_conflict(current workspace.snapshot, expected_version bigint)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if require_version.expected_version <> (require_version.current).version then
-    raise exception using
-      errcode = 'PT409',
-      message = format(
-        'The workspace is at version %s, not at the expected %s.',
-        (require_version.current).version, require_version.expected_version
-      ),
-      detail = jsonb_build_object(
-        'code', 'VERSION_CONFLICT',
-        'workspace_id', (require_version.current).workspace_id,
-        'expected_version', require_version.expected_version,
-        'version', (require_version.current).version
-      ),
-      hint = 'Somebody else changed the workspace. Read it again and decide anew.';
-  end if;
+  raise exception using
+    errcode = 'PT409',
+    message = format(
+      'The workspace is at version %s, not at the expected %s.', current.version, version_conflict.expected_version
+    ),
+    detail = jsonb_build_object(
+      'code', 'VERSION_CONFLICT',
+      'workspace_id', current.workspace_id,
+      'expected_version', version_conflict.expected_version,
+      'version', current.version
+    ),
+    hint = 'Somebody else changed the workspace. Read it again and decide anew.';
 end
 $$;
-comment on function workspace.require_version(workspace.snapshot, bigint) is
-  'Internal: raises VERSION_CONFLICT unless the workspace is at the expected version; null expects nothing.';
+comment on function workspace.version_conflict(workspace.snapshot, bigint) is 'Internal: raises VERSION_CONFLICT.';
 -- Internal. The one place that turns a row of changes into an answer; the models come unsealed from the caller.
 
 create or replace function workspace.change_of(recorded workspace.changes, previous_model text, model text)
@@ -1677,7 +1710,7 @@ begin
         ),
         detail = jsonb_build_object('code', 'NO_DEFAULT_MODEL', 'runtime', choose_model.runtime)
           || registry.valid_models(choose_model.runtime),
-        hint = 'Name a model that this runtime accepts in the same call. Nothing was changed.';
+        hint = 'Take another runtime, or name a model that this one accepts in the same call. Nothing was changed.';
     end if;
     routing := registry.route(choose_model.runtime, decided.model, '{}');
   end if;
@@ -1844,9 +1877,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  called constant text := registry.clean_text(create_workspace.name, 'name');
-  target constant text := registry.clean_text(create_workspace.runtime, 'runtime');
-  wanted constant text := workspace.optional_text(create_workspace.model, 'model');
+  called constant text collate "C" := registry.clean_text(create_workspace.name, 'name');
+  target constant text collate "C" := registry.clean_text(create_workspace.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(create_workspace.model, 'model');
   moment timestamptz;
   absent workspace.snapshot;
   decided workspace.decision;
@@ -1905,9 +1938,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  target constant text := registry.clean_text(change_runtime.runtime, 'runtime');
-  wanted constant text := workspace.optional_text(change_runtime.model, 'model');
-  request constant text := workspace.optional_text(change_runtime.request_id, 'request_id');
+  target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(change_runtime.model, 'model');
+  request constant text collate "C" := workspace.optional_text(change_runtime.request_id, 'request_id');
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -1917,19 +1950,25 @@ begin
   end if;
 
   perform registry.hold();
+  if request is null then
+    perform registry.require_runtime(target);
+  end if;
   current := workspace.lock_workspace(change_runtime.ws);
 
-  -- Before anything is checked: the first try of this request has moved the version, and what was registered then may be
-  -- gone by now.
-  answer := workspace.recorded_answer(
-    current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
-  );
-  if answer.workspace_id is not null then
-    return answer;
+  -- A replay is answered before anything is checked: its first try has moved the version, and the runtime may be gone since.
+  if request is not null then
+    answer := workspace.recorded_answer(
+      current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
+    );
+    if answer.workspace_id is not null then
+      return answer;
+    end if;
+    perform registry.require_runtime(target);
   end if;
 
-  perform registry.require_runtime(target);
-  perform workspace.require_version(current, change_runtime.expected_version);
+  if change_runtime.expected_version <> current.version then
+    perform workspace.version_conflict(current, change_runtime.expected_version);
+  end if;
   decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
   return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);
 end
@@ -1958,8 +1997,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  wanted constant text := registry.clean_text(set_model.model, 'model');
-  request constant text := workspace.optional_text(set_model.request_id, 'request_id');
+  wanted constant text collate "C" := registry.clean_text(set_model.model, 'model');
+  request constant text collate "C" := workspace.optional_text(set_model.request_id, 'request_id');
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -1972,7 +2011,9 @@ begin
     return answer;
   end if;
 
-  perform workspace.require_version(current, set_model.expected_version);
+  if set_model.expected_version <> current.version then
+    perform workspace.version_conflict(current, set_model.expected_version);
+  end if;
   decided := workspace.choose_model(current, current.runtime, wanted, false);
   return workspace.write_change(current, decided, 'set_model', false, request);
 end
@@ -1996,7 +2037,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  request constant text := workspace.optional_text(clear_model.request_id, 'request_id');
+  request constant text collate "C" := workspace.optional_text(clear_model.request_id, 'request_id');
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -2009,7 +2050,9 @@ begin
     return answer;
   end if;
 
-  perform workspace.require_version(current, clear_model.expected_version);
+  if clear_model.expected_version <> current.version then
+    perform workspace.version_conflict(current, clear_model.expected_version);
+  end if;
   decided.runtime := current.runtime;
   decided.model_source := 'none';
   return workspace.write_change(current, decided, 'clear_model', false, request);
@@ -2034,7 +2077,9 @@ declare
 begin
   perform registry.hold();
   current := workspace.lock_workspace(delete_workspace.ws);
-  perform workspace.require_version(current, delete_workspace.expected_version);
+  if delete_workspace.expected_version <> current.version then
+    perform workspace.version_conflict(current, delete_workspace.expected_version);
+  end if;
 
   decided.model_source := 'none';
   described := workspace.describe_change(current, decided, 'delete_workspace');
@@ -2096,8 +2141,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  target constant text := registry.clean_text(preview_runtime_change.runtime, 'runtime');
-  wanted constant text := workspace.optional_text(preview_runtime_change.model, 'model');
+  target constant text collate "C" := registry.clean_text(preview_runtime_change.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(preview_runtime_change.model, 'model');
   current workspace.snapshot;
   decided workspace.decision;
 begin
@@ -2105,8 +2150,8 @@ begin
     perform registry.invalid_argument('restore', 'is null');
   end if;
 
-  current := workspace.read_workspace(preview_runtime_change.ws);
   perform registry.require_runtime(target);
+  current := workspace.read_workspace(preview_runtime_change.ws);
   decided := workspace.choose_model(current, target, wanted, preview_runtime_change.restore);
   return workspace.change_of(
     workspace.describe_change(current, decided, 'change_runtime'), current.model, decided.model
@@ -2115,8 +2160,8 @@ end
 $$;
 comment on function workspace.preview_runtime_change(uuid, text, text, boolean) is
   'What workspace.change_runtime would answer now, without writing or locking anything.
-The arguments are those of change_runtime. The version is the one the answer was decided on: give it to change_runtime as expected_version
-to have exactly this.
+The arguments are those of change_runtime. The version is the one the answer was decided on: given to change_runtime as expected_version, it makes
+sure that the workspace is still the same. (The registry may have changed.)
 Errors: as change_runtime.';
 create or replace function workspace.history(ws uuid)
 returns setof workspace.history_entry
@@ -2217,6 +2262,7 @@ set jit = off
 as $$
 declare
   problems jsonb;
+  problems_total bigint;
   current_revision bigint;
   current_manifest jsonb;
   unroutable_before uuid[];
@@ -2225,9 +2271,9 @@ declare
 begin
   if load_registry.manifest is null then
     perform registry.invalid_argument('manifest', 'is null');
-  elsif load_registry.on_orphan is null or load_registry.on_orphan not in ('refuse', 'keep', 'reset') then
+  elsif load_registry.on_orphan is null or load_registry.on_orphan collate "C" not in ('refuse', 'keep', 'reset') then
     perform registry.invalid_argument('on_orphan', 'must be refuse, keep or reset');
-  elsif load_registry.on_orphan <> 'refuse' then
+  elsif load_registry.on_orphan collate "C" <> 'refuse' then
     perform registry.invalid_argument('on_orphan', 'can only be refuse in this release');
   elsif load_registry.dry_run is null then
     perform registry.invalid_argument('dry_run', 'is null');
@@ -2242,24 +2288,23 @@ begin
       hint = 'Begin the transaction with: begin isolation level read committed.';
   end if;
 
+  -- Before the lock: the manifest is judged by itself, and nobody has to wait for that.
+  select
+    jsonb_agg(jsonb_build_object('path', found.path, 'problem', found.problem)) filter (where found.place <= 100),
+    count(*)
+  into problems, problems_total
+  from registry.manifest_problems(load_registry.manifest) with ordinality as found (path, problem, place);
+  if problems_total > 0 then
+    raise exception using
+      errcode = 'PT422',
+      message = format('The manifest has %s problem(s).', problems_total),
+      detail = jsonb_build_object('code', 'REGISTRY_INVALID', 'problems', problems, 'problems_total', problems_total),
+      hint = 'Mend them all and load again. Nothing was changed.';
+  end if;
+
   -- Waits for everybody who decides by the current registry, and keeps them out until the end (registry.hold). Those who
   -- only read are not disturbed.
   lock table registry.state in exclusive mode;
-
-  select jsonb_agg(jsonb_build_object('path', found.path, 'problem', found.problem))
-  into problems
-  from registry.manifest_problems(load_registry.manifest) as found;
-  if problems is not null then
-    raise exception using
-      errcode = 'PT422',
-      message = format('The manifest has %s problem(s).', jsonb_array_length(problems)),
-      detail = jsonb_build_object(
-        'code', 'REGISTRY_INVALID',
-        'problems', jsonb_path_query_array(problems, '$[0 to 99]'),
-        'problems_total', jsonb_array_length(problems)
-      ),
-      hint = 'Mend them all and load again. Nothing was changed.';
-  end if;
 
   select s.revision, coalesce(r.manifest, '{}')
   into current_revision, current_manifest
@@ -2334,9 +2379,10 @@ comment on function fleet.load_registry(jsonb, text, boolean) is
   'Replaces the registry by a manifest, as a new numbered revision, and says what that added, removed and changed.
 manifest: the whole registry, see sql/registry/manifest.schema.json. The current manifest again is no new revision.
 on_orphan: what becomes of workspaces whose model the manifest leaves unroutable. refuse: nothing is loaded. (keep and reset are not in this release.)
-dry_run: answer, with the orphans, but change nothing.
-It waits for all transactions that have decided by the current registry, and those that will wait for it: set a lock_timeout on a busy server.
-Errors: INVALID_ARGUMENT, REGISTRY_INVALID with every problem and its path, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED.';
+dry_run: answer, with the orphans, but change nothing (it takes the same lock).
+It waits for all transactions that have decided by the current registry, and new ones wait for it, until the transaction that calls it ends:
+give it a transaction of its own, and on a busy server a lock_timeout. At most 100 problems are listed.
+Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED.';
 
 -- Roles belong to the whole cluster: another database may have made them, perhaps at this very moment.
 
@@ -2359,6 +2405,15 @@ $$;
 -- Who may call what. Tables are granted to nobody: the functions below run with their owner's rights.
 
 revoke all on all functions in schema registry, keyring, workspace, fleet from public;
+
+-- Whoever can use a table's row type can put it into a table of their own, and so stand in the way of a later revision.
+-- The types of results stay usable.
+revoke all on type
+  registry.alembic_version, registry.state, registry.revisions, registry.providers, registry.runtimes, registry.arms,
+  registry.models, registry.claims, registry.equivalents, registry.routing, registry.manifest_problem,
+  keyring.sealed_value,
+  workspace.workspaces, workspace.secrets, workspace.changes, workspace.snapshot, workspace.decision
+from public;
 
 grant usage on schema registry, workspace
   to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;

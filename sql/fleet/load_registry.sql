@@ -12,6 +12,7 @@ set jit = off
 as $$
 declare
   problems jsonb;
+  problems_total bigint;
   current_revision bigint;
   current_manifest jsonb;
   unroutable_before uuid[];
@@ -20,9 +21,9 @@ declare
 begin
   if load_registry.manifest is null then
     perform registry.invalid_argument('manifest', 'is null');
-  elsif load_registry.on_orphan is null or load_registry.on_orphan not in ('refuse', 'keep', 'reset') then
+  elsif load_registry.on_orphan is null or load_registry.on_orphan collate "C" not in ('refuse', 'keep', 'reset') then
     perform registry.invalid_argument('on_orphan', 'must be refuse, keep or reset');
-  elsif load_registry.on_orphan <> 'refuse' then
+  elsif load_registry.on_orphan collate "C" <> 'refuse' then
     perform registry.invalid_argument('on_orphan', 'can only be refuse in this release');
   elsif load_registry.dry_run is null then
     perform registry.invalid_argument('dry_run', 'is null');
@@ -37,24 +38,23 @@ begin
       hint = 'Begin the transaction with: begin isolation level read committed.';
   end if;
 
+  -- Before the lock: the manifest is judged by itself, and nobody has to wait for that.
+  select
+    jsonb_agg(jsonb_build_object('path', found.path, 'problem', found.problem)) filter (where found.place <= 100),
+    count(*)
+  into problems, problems_total
+  from registry.manifest_problems(load_registry.manifest) with ordinality as found (path, problem, place);
+  if problems_total > 0 then
+    raise exception using
+      errcode = 'PT422',
+      message = format('The manifest has %s problem(s).', problems_total),
+      detail = jsonb_build_object('code', 'REGISTRY_INVALID', 'problems', problems, 'problems_total', problems_total),
+      hint = 'Mend them all and load again. Nothing was changed.';
+  end if;
+
   -- Waits for everybody who decides by the current registry, and keeps them out until the end (registry.hold). Those who
   -- only read are not disturbed.
   lock table registry.state in exclusive mode;
-
-  select jsonb_agg(jsonb_build_object('path', found.path, 'problem', found.problem))
-  into problems
-  from registry.manifest_problems(load_registry.manifest) as found;
-  if problems is not null then
-    raise exception using
-      errcode = 'PT422',
-      message = format('The manifest has %s problem(s).', jsonb_array_length(problems)),
-      detail = jsonb_build_object(
-        'code', 'REGISTRY_INVALID',
-        'problems', jsonb_path_query_array(problems, '$[0 to 99]'),
-        'problems_total', jsonb_array_length(problems)
-      ),
-      hint = 'Mend them all and load again. Nothing was changed.';
-  end if;
 
   select s.revision, coalesce(r.manifest, '{}')
   into current_revision, current_manifest
@@ -129,6 +129,7 @@ comment on function fleet.load_registry(jsonb, text, boolean) is
   'Replaces the registry by a manifest, as a new numbered revision, and says what that added, removed and changed.
 manifest: the whole registry, see sql/registry/manifest.schema.json. The current manifest again is no new revision.
 on_orphan: what becomes of workspaces whose model the manifest leaves unroutable. refuse: nothing is loaded. (keep and reset are not in this release.)
-dry_run: answer, with the orphans, but change nothing.
-It waits for all transactions that have decided by the current registry, and those that will wait for it: set a lock_timeout on a busy server.
-Errors: INVALID_ARGUMENT, REGISTRY_INVALID with every problem and its path, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED.';
+dry_run: answer, with the orphans, but change nothing (it takes the same lock).
+It waits for all transactions that have decided by the current registry, and new ones wait for it, until the transaction that calls it ends:
+give it a transaction of its own, and on a busy server a lock_timeout. At most 100 problems are listed.
+Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED.';

@@ -8,7 +8,8 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  cleaned text := clean_text.value;
+  -- Not the caller's collation: it would go on into every comparison.
+  cleaned text collate "C" := clean_text.value;
   problem text;
 begin
   -- What is far too long is refused untrimmed: trimming needs 13 times its memory.

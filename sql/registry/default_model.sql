@@ -6,7 +6,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked_runtime constant text := registry.clean_text(default_model.runtime, 'runtime');
+  asked_runtime constant text collate "C" := registry.clean_text(default_model.runtime, 'runtime');
 begin
   perform registry.require_runtime(asked_runtime);
   return (select r.default_model from registry.runtimes as r where r.name = asked_runtime);

@@ -23,20 +23,17 @@ as $$
   select
     jsonb_build_object('kind', 'runtime', 'runtime', r.runtime),
     jsonb_build_object(
-      'default_model', coalesce(
-        r.default_model,
-        (
-          select a.models ->> 0
-          from registry.manifest_arms(manifest_facts.manifest) as a
-          where a.runtime = r.runtime and a.models <> '[]'
-          order by a.arm_index
-          limit 1
-        )
-      ),
+      'default_model', coalesce(r.default_model, first.model),
       'model_policy', r.model_policy,
       'arms', jsonb_path_query_array(r.arms, '$[*].provider')
     )
   from registry.manifest_runtimes(manifest_facts.manifest) as r
+  left join (
+    select distinct on (a.runtime) a.runtime, a.models ->> 0 as model
+    from registry.manifest_arms(manifest_facts.manifest) as a
+    where a.models <> '[]'
+    order by a.runtime, a.arm_index
+  ) as first on first.runtime = r.runtime
   union all
   select
     jsonb_build_object('kind', 'arm', 'runtime', a.runtime, 'provider', a.provider),

@@ -19,6 +19,7 @@ begin
       case
         when known.key is null then 'is not a known key'
         when given.key is null then 'is missing'
+        when known.type in ('array', 'object') then format('must be an %s', known.type)
         else format('must be a %s', known.type)
       end
     from jsonb_each_text(shape_problems.required || shape_problems.optional) as known (key, type)
@@ -224,42 +225,39 @@ begin
     where not equivalent.is_known or equivalent.occurrence > 1;
 
   -- Two providers of one runtime that could claim the same id. A prefix overlaps whatever begins with it, an alias only
-  -- its equal. Joining on every beginning of each pattern keeps this linear, however many patterns there are; what is too
-  -- long to be legal is reported above.
+  -- its equal. Every pattern's beginnings are looked up among the patterns, so the work grows with their number, not with
+  -- its square; what is blank or too long is reported above.
   return query
     with claim as materialized (
+      select c.provider, c.path, c.pattern, lower(c.pattern collate "C") as folded, c.is_prefix, c.case_sensitive
+      from registry.manifest_claims(manifest_problems.manifest) as c
+      where octet_length(c.pattern) between 1 and 255
+    ),
+    beginning as materialized (
       select
-        a.runtime_index,
-        a.arm_index,
-        c.provider,
-        c.path,
-        c.pattern,
-        lower(c.pattern collate "C") as folded,
-        c.is_prefix,
-        c.case_sensitive
-      from registry.manifest_arms(manifest_problems.manifest) as a
-      join registry.manifest_claims(manifest_problems.manifest) as c on c.provider = a.provider
-      where octet_length(c.pattern) <= 255
+        c.provider, c.path, c.pattern, c.folded, c.is_prefix, c.case_sensitive,
+        left(c.folded, known.length) as start
+      from claim as c
+      join (select distinct length(k.folded) as length from claim as k) as known on known.length <= length(c.folded)
     )
-    select
+    select distinct
       longer.path,
-      format('could claim the same id as %s, for runtimes[%s]', shorter.path, longer.runtime_index)
-    from claim as longer
-    cross join lateral generate_series(1, length(longer.folded)) as beginning (length)
-    join claim as shorter
-      on shorter.runtime_index = longer.runtime_index
-      and shorter.folded = left(longer.folded, beginning.length)
-    where shorter.provider <> longer.provider
-      and case
+      format('could claim the same id as %s, for runtimes[%s]', shorter.path, arm.runtime_index)
+    from beginning as longer
+    join claim as shorter on shorter.folded = longer.start and shorter.provider <> longer.provider
+    join registry.manifest_arms(manifest_problems.manifest) as arm on arm.provider = longer.provider
+    join registry.manifest_arms(manifest_problems.manifest) as other
+      on other.provider = shorter.provider and other.runtime_index = arm.runtime_index
+    where case
         when shorter.is_prefix then
           -- An alias that equals a prefix meets it here once; equal prefixes meet twice, and one report is enough.
-          shorter.folded <> longer.folded or not longer.is_prefix or shorter.arm_index < longer.arm_index
+          shorter.folded <> longer.folded or not longer.is_prefix or other.arm_index < arm.arm_index
         else
-          shorter.folded = longer.folded and not longer.is_prefix and shorter.arm_index < longer.arm_index
+          shorter.folded = longer.folded and not longer.is_prefix and other.arm_index < arm.arm_index
       end
       -- Where case counts on both sides, it must be the same.
       and (not (shorter.case_sensitive and longer.case_sensitive) or starts_with(longer.pattern, shorter.pattern))
-    order by longer.runtime_index, longer.arm_index, longer.path;
+    order by 1, 2;
 end
 $$;
 comment on function registry.manifest_problems(jsonb) is

@@ -6,7 +6,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked_runtime constant text := registry.clean_text(menu.runtime, 'runtime');
+  asked_runtime constant text collate "C" := registry.clean_text(menu.runtime, 'runtime');
 begin
   perform registry.require_runtime(asked_runtime);
   return query

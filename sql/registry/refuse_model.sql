@@ -12,7 +12,7 @@ begin
     message = format('The model is not registered for the runtime %s.', refuse_model.runtime),
     detail = jsonb_build_object('code', 'MODEL_NOT_REGISTERED', 'runtime', refuse_model.runtime)
       || registry.valid_models(refuse_model.runtime),
-    hint = 'Take one of valid_models, or first change the runtime to one that has this model.';
+    hint = 'Take one of valid_models, or a runtime that has this model.';
 end
 $$;
 comment on function registry.refuse_model(text) is 'Internal: raises MODEL_NOT_REGISTERED with the models that are.';

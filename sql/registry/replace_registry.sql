@@ -64,9 +64,12 @@ begin
     named.runtime_index + 1,
     named.model_policy,
     coalesce(named.default_model, first.model),
-    (select count(*) from registry.models as m where m.runtime = named.runtime and m.menu_position is not null)
+    coalesce(menu.size, 0)
   from registry.manifest_runtimes(replace_registry.manifest) as named
   left join registry.models as first on first.runtime = named.runtime and first.menu_position = 1
+  left join (
+    select m.runtime, count(m.menu_position) as size from registry.models as m group by m.runtime
+  ) as menu on menu.runtime = named.runtime
   on conflict (name) do update set
     position = excluded.position,
     model_policy = excluded.model_policy,
@@ -78,24 +81,28 @@ begin
     select distinct c.provider, c.pattern, c.is_prefix, c.case_sensitive
     from registry.manifest_claims(replace_registry.manifest) as c
   ),
+  beginning as materialized (
+    select c.provider, c.pattern, c.is_prefix, c.case_sensitive, left(c.pattern, known.length) as start
+    from claim as c
+    join (
+      select distinct length(k.pattern) as length from claim as k where k.is_prefix
+    ) as known on known.length <= length(c.pattern)
+  ),
   covered as (
     select longer.provider, longer.pattern, longer.is_prefix, longer.case_sensitive
-    from claim as longer
-    cross join lateral generate_series(1, length(longer.pattern)) as beginning (length)
-    join claim as shorter
-      on shorter.provider = longer.provider
-      and shorter.pattern = left(longer.pattern, beginning.length)
+    from beginning as longer
+    join claim as shorter on shorter.provider = longer.provider and shorter.pattern = longer.start
     where shorter.is_prefix and (shorter.pattern <> longer.pattern or not longer.is_prefix)
   ),
-  telling as (
+  uncovered as (
     select c.provider, c.pattern, c.is_prefix, c.case_sensitive from claim as c
     except
     select c.provider, c.pattern, c.is_prefix, c.case_sensitive from covered as c
   )
   insert into registry.claims (runtime, case_folded, pattern, is_prefix, provider)
-  select a.runtime, not t.case_sensitive, t.pattern, t.is_prefix, t.provider
-  from telling as t
-  join registry.arms as a on a.provider = t.provider;
+  select a.runtime, not u.case_sensitive, u.pattern, u.is_prefix, u.provider
+  from uncovered as u
+  join registry.arms as a on a.provider = u.provider;
 
   insert into registry.equivalents (model, group_number)
   select e.model, e.group_index + 1

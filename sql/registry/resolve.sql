@@ -6,12 +6,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked_runtime constant text := registry.clean_text(resolve.runtime, 'runtime');
-  asked_model constant text := registry.clean_text(resolve.model, 'model');
+  asked_runtime constant text collate "C" := registry.clean_text(resolve.runtime, 'runtime');
+  asked_model constant text collate "C" := registry.clean_text(resolve.model, 'model');
+  credentials constant text[] collate "C" := coalesce(resolve.auth_env, '{}');
   routing registry.routing;
 begin
   perform registry.require_runtime(asked_runtime);
-  routing := registry.route(asked_runtime, asked_model, coalesce(resolve.auth_env, '{}'));
+  routing := registry.route(asked_runtime, asked_model, credentials);
   return routing.provider;
 end
 $$;

@@ -5,26 +5,39 @@ returns registry.routing
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- Plans are cached while the registry is small, and have to stay good when it is large.
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   routing registry.routing;
 begin
   -- An exact id. Of several arms that list it, the only one that the credentials open wins, else the first.
-  select true, candidate.provider, candidate.billed_to
-  into routing.routable, routing.provider, routing.billed_to
-  from (
-    select
-      m.provider,
-      p.billed_to,
-      m.arm_position,
-      p.auth_env && route.auth_env as is_open,
-      count(*) filter (where p.auth_env && route.auth_env) over () as open_arms
+  if route.auth_env = '{}' then
+    select true, m.provider, p.billed_to
+    into routing.routable, routing.provider, routing.billed_to
     from registry.models as m
     join registry.providers as p on p.name = m.provider
     where m.runtime = route.runtime and m.model = route.model
-  ) as candidate
-  order by (candidate.is_open and candidate.open_arms = 1) desc, candidate.arm_position
-  limit 1;
+    order by m.arm_position
+    limit 1;
+  else
+    select true, candidate.provider, candidate.billed_to
+    into routing.routable, routing.provider, routing.billed_to
+    from (
+      select
+        m.provider,
+        p.billed_to,
+        m.arm_position,
+        p.auth_env && route.auth_env as is_open,
+        count(*) filter (where p.auth_env && route.auth_env) over () as open_arms
+      from registry.models as m
+      join registry.providers as p on p.name = m.provider
+      where m.runtime = route.runtime and m.model = route.model
+    ) as candidate
+    order by (candidate.is_open and candidate.open_arms = 1) desc, candidate.arm_position
+    limit 1;
+  end if;
   if found then
     return routing;
   end if;

@@ -28,14 +28,14 @@ create table registry.revisions (
   loaded_by text not null,
   constraint revisions_pkey primary key (revision)
 );
-comment on table registry.revisions is 'Every manifest that was ever loaded, as it was given.';
+comment on table registry.revisions is 'Every manifest that was ever loaded.';
 comment on column registry.revisions.loaded_by is 'The setting runtime_registry.actor, else the session user.';
 
 create table registry.providers (
   name text collate "C" not null,
   position bigint not null,
   billed_to text not null,
-  auth_env text[] not null,
+  auth_env text[] collate "C" not null,
   case_sensitive boolean not null,
   constraint providers_pkey primary key (name),
   constraint providers_billed_to_is_known check (billed_to in ('platform', 'tenant'))

@@ -12,9 +12,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  target constant text := registry.clean_text(change_runtime.runtime, 'runtime');
-  wanted constant text := workspace.optional_text(change_runtime.model, 'model');
-  request constant text := workspace.optional_text(change_runtime.request_id, 'request_id');
+  target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(change_runtime.model, 'model');
+  request constant text collate "C" := workspace.optional_text(change_runtime.request_id, 'request_id');
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -24,19 +24,25 @@ begin
   end if;
 
   perform registry.hold();
+  if request is null then
+    perform registry.require_runtime(target);
+  end if;
   current := workspace.lock_workspace(change_runtime.ws);
 
-  -- Before anything is checked: the first try of this request has moved the version, and what was registered then may be
-  -- gone by now.
-  answer := workspace.recorded_answer(
-    current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
-  );
-  if answer.workspace_id is not null then
-    return answer;
+  -- A replay is answered before anything is checked: its first try has moved the version, and the runtime may be gone since.
+  if request is not null then
+    answer := workspace.recorded_answer(
+      current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
+    );
+    if answer.workspace_id is not null then
+      return answer;
+    end if;
+    perform registry.require_runtime(target);
   end if;
 
-  perform registry.require_runtime(target);
-  perform workspace.require_version(current, change_runtime.expected_version);
+  if change_runtime.expected_version <> current.version then
+    perform workspace.version_conflict(current, change_runtime.expected_version);
+  end if;
   decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
   return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);
 end

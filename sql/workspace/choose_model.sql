@@ -81,7 +81,7 @@ begin
         ),
         detail = jsonb_build_object('code', 'NO_DEFAULT_MODEL', 'runtime', choose_model.runtime)
           || registry.valid_models(choose_model.runtime),
-        hint = 'Name a model that this runtime accepts in the same call. Nothing was changed.';
+        hint = 'Take another runtime, or name a model that this one accepts in the same call. Nothing was changed.';
     end if;
     routing := registry.route(choose_model.runtime, decided.model, '{}');
   end if;

@@ -9,7 +9,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  request constant text := workspace.optional_text(clear_model.request_id, 'request_id');
+  request constant text collate "C" := workspace.optional_text(clear_model.request_id, 'request_id');
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -22,7 +22,9 @@ begin
     return answer;
   end if;
 
-  perform workspace.require_version(current, clear_model.expected_version);
+  if clear_model.expected_version <> current.version then
+    perform workspace.version_conflict(current, clear_model.expected_version);
+  end if;
   decided.runtime := current.runtime;
   decided.model_source := 'none';
   return workspace.write_change(current, decided, 'clear_model', false, request);

@@ -10,9 +10,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  called constant text := registry.clean_text(create_workspace.name, 'name');
-  target constant text := registry.clean_text(create_workspace.runtime, 'runtime');
-  wanted constant text := workspace.optional_text(create_workspace.model, 'model');
+  called constant text collate "C" := registry.clean_text(create_workspace.name, 'name');
+  target constant text collate "C" := registry.clean_text(create_workspace.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(create_workspace.model, 'model');
   moment timestamptz;
   absent workspace.snapshot;
   decided workspace.decision;

@@ -11,7 +11,9 @@ declare
 begin
   perform registry.hold();
   current := workspace.lock_workspace(delete_workspace.ws);
-  perform workspace.require_version(current, delete_workspace.expected_version);
+  if delete_workspace.expected_version <> current.version then
+    perform workspace.version_conflict(current, delete_workspace.expected_version);
+  end if;
 
   decided.model_source := 'none';
   described := workspace.describe_change(current, decided, 'delete_workspace');

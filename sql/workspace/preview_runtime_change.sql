@@ -11,8 +11,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  target constant text := registry.clean_text(preview_runtime_change.runtime, 'runtime');
-  wanted constant text := workspace.optional_text(preview_runtime_change.model, 'model');
+  target constant text collate "C" := registry.clean_text(preview_runtime_change.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(preview_runtime_change.model, 'model');
   current workspace.snapshot;
   decided workspace.decision;
 begin
@@ -20,8 +20,8 @@ begin
     perform registry.invalid_argument('restore', 'is null');
   end if;
 
-  current := workspace.read_workspace(preview_runtime_change.ws);
   perform registry.require_runtime(target);
+  current := workspace.read_workspace(preview_runtime_change.ws);
   decided := workspace.choose_model(current, target, wanted, preview_runtime_change.restore);
   return workspace.change_of(
     workspace.describe_change(current, decided, 'change_runtime'), current.model, decided.model
@@ -30,6 +30,6 @@ end
 $$;
 comment on function workspace.preview_runtime_change(uuid, text, text, boolean) is
   'What workspace.change_runtime would answer now, without writing or locking anything.
-The arguments are those of change_runtime. The version is the one the answer was decided on: give it to change_runtime as expected_version
-to have exactly this.
+The arguments are those of change_runtime. The version is the one the answer was decided on: given to change_runtime as expected_version, it makes
+sure that the workspace is still the same. (The registry may have changed.)
 Errors: as change_runtime.';

@@ -10,8 +10,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  wanted constant text := registry.clean_text(set_model.model, 'model');
-  request constant text := workspace.optional_text(set_model.request_id, 'request_id');
+  wanted constant text collate "C" := registry.clean_text(set_model.model, 'model');
+  request constant text collate "C" := workspace.optional_text(set_model.request_id, 'request_id');
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -24,7 +24,9 @@ begin
     return answer;
   end if;
 
-  perform workspace.require_version(current, set_model.expected_version);
+  if set_model.expected_version <> current.version then
+    perform workspace.version_conflict(current, set_model.expected_version);
+  end if;
   decided := workspace.choose_model(current, current.runtime, wanted, false);
   return workspace.write_change(current, decided, 'set_model', false, request);
 end

@@ -1,5 +1,5 @@
 -- The workspaces. No triggers, and every unique key begins with the workspace, so that the tables can be distributed by
--- it. No check on secrets: a violation would print the row.
+-- it. No check on secrets or changes: a violation would print the row, and with it a model.
 
 create schema workspace;
 comment on schema workspace is 'The workspaces: one runtime and one model each, changed together, every change recorded.';
@@ -85,12 +85,12 @@ create type workspace.change as (
 );
 comment on type workspace.change is
   'What a write did to a workspace (or, from a preview, would do).
-workspace_id: the workspace. version: its version now. changed: whether anything changed.
+workspace_id: the workspace. version: its version after this. changed: whether anything changed.
 previous_runtime, runtime, previous_model, model: the pair before and after; previous_model is null too if it was unreadable.
 model_source: why it is this model: requested (the caller asked for it), kept (routable as it was), restored (the last one on this
 runtime), equivalent (the same model under this runtime''s id), default (the runtime''s) or none (there is none).
 model_was_reset: true for restored, equivalent and default: an orphaned model was replaced.
-provider, billed_to: who serves the model and who pays. billing_changed: somebody else pays than before.
+provider, billed_to: who serves the model and who pays. billing_changed: it is known who pays and who paid before, and they are not the same.
 needs_restart: the running agent does not have this pair yet.';
 
 create type workspace.state as (

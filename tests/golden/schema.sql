@@ -204,12 +204,12 @@ CREATE TYPE workspace.change AS (
 --
 
 COMMENT ON TYPE workspace.change IS 'What a write did to a workspace (or, from a preview, would do).
-workspace_id: the workspace. version: its version now. changed: whether anything changed.
+workspace_id: the workspace. version: its version after this. changed: whether anything changed.
 previous_runtime, runtime, previous_model, model: the pair before and after; previous_model is null too if it was unreadable.
 model_source: why it is this model: requested (the caller asked for it), kept (routable as it was), restored (the last one on this
 runtime), equivalent (the same model under this runtime''s id), default (the runtime''s) or none (there is none).
 model_was_reset: true for restored, equivalent and default: an orphaned model was replaced.
-provider, billed_to: who serves the model and who pays. billing_changed: somebody else pays than before.
+provider, billed_to: who serves the model and who pays. billing_changed: it is known who pays and who paid before, and they are not the same.
 needs_restart: the running agent does not have this pair yet.';
 
 
@@ -320,6 +320,7 @@ CREATE FUNCTION fleet.load_registry(manifest jsonb, on_orphan text DEFAULT 'refu
     AS $_$
 declare
   problems jsonb;
+  problems_total bigint;
   current_revision bigint;
   current_manifest jsonb;
   unroutable_before uuid[];
@@ -328,9 +329,9 @@ declare
 begin
   if load_registry.manifest is null then
     perform registry.invalid_argument('manifest', 'is null');
-  elsif load_registry.on_orphan is null or load_registry.on_orphan not in ('refuse', 'keep', 'reset') then
+  elsif load_registry.on_orphan is null or load_registry.on_orphan collate "C" not in ('refuse', 'keep', 'reset') then
     perform registry.invalid_argument('on_orphan', 'must be refuse, keep or reset');
-  elsif load_registry.on_orphan <> 'refuse' then
+  elsif load_registry.on_orphan collate "C" <> 'refuse' then
     perform registry.invalid_argument('on_orphan', 'can only be refuse in this release');
   elsif load_registry.dry_run is null then
     perform registry.invalid_argument('dry_run', 'is null');
@@ -345,24 +346,23 @@ begin
       hint = 'Begin the transaction with: begin isolation level read committed.';
   end if;
 
+  -- Before the lock: the manifest is judged by itself, and nobody has to wait for that.
+  select
+    jsonb_agg(jsonb_build_object('path', found.path, 'problem', found.problem)) filter (where found.place <= 100),
+    count(*)
+  into problems, problems_total
+  from registry.manifest_problems(load_registry.manifest) with ordinality as found (path, problem, place);
+  if problems_total > 0 then
+    raise exception using
+      errcode = 'PT422',
+      message = format('The manifest has %s problem(s).', problems_total),
+      detail = jsonb_build_object('code', 'REGISTRY_INVALID', 'problems', problems, 'problems_total', problems_total),
+      hint = 'Mend them all and load again. Nothing was changed.';
+  end if;
+
   -- Waits for everybody who decides by the current registry, and keeps them out until the end (registry.hold). Those who
   -- only read are not disturbed.
   lock table registry.state in exclusive mode;
-
-  select jsonb_agg(jsonb_build_object('path', found.path, 'problem', found.problem))
-  into problems
-  from registry.manifest_problems(load_registry.manifest) as found;
-  if problems is not null then
-    raise exception using
-      errcode = 'PT422',
-      message = format('The manifest has %s problem(s).', jsonb_array_length(problems)),
-      detail = jsonb_build_object(
-        'code', 'REGISTRY_INVALID',
-        'problems', jsonb_path_query_array(problems, '$[0 to 99]'),
-        'problems_total', jsonb_array_length(problems)
-      ),
-      hint = 'Mend them all and load again. Nothing was changed.';
-  end if;
 
   select s.revision, coalesce(r.manifest, '{}')
   into current_revision, current_manifest
@@ -442,9 +442,10 @@ $_$;
 COMMENT ON FUNCTION fleet.load_registry(manifest jsonb, on_orphan text, dry_run boolean) IS 'Replaces the registry by a manifest, as a new numbered revision, and says what that added, removed and changed.
 manifest: the whole registry, see sql/registry/manifest.schema.json. The current manifest again is no new revision.
 on_orphan: what becomes of workspaces whose model the manifest leaves unroutable. refuse: nothing is loaded. (keep and reset are not in this release.)
-dry_run: answer, with the orphans, but change nothing.
-It waits for all transactions that have decided by the current registry, and those that will wait for it: set a lock_timeout on a busy server.
-Errors: INVALID_ARGUMENT, REGISTRY_INVALID with every problem and its path, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED.';
+dry_run: answer, with the orphans, but change nothing (it takes the same lock).
+It waits for all transactions that have decided by the current registry, and new ones wait for it, until the transaction that calls it ends:
+give it a transaction of its own, and on a busy server a lock_timeout. At most 100 problems are listed.
+Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED.';
 
 
 --
@@ -540,7 +541,8 @@ CREATE FUNCTION registry.clean_text(value text, argument text) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  cleaned text := clean_text.value;
+  -- Not the caller's collation: it would go on into every comparison.
+  cleaned text collate "C" := clean_text.value;
   problem text;
 begin
   -- What is far too long is refused untrimmed: trimming needs 13 times its memory.
@@ -572,7 +574,7 @@ CREATE FUNCTION registry.default_model(runtime text) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  asked_runtime constant text := registry.clean_text(default_model.runtime, 'runtime');
+  asked_runtime constant text collate "C" := registry.clean_text(default_model.runtime, 'runtime');
 begin
   perform registry.require_runtime(asked_runtime);
   return (select r.default_model from registry.runtimes as r where r.name = asked_runtime);
@@ -684,7 +686,7 @@ CREATE FUNCTION registry.list_models(runtime text) RETURNS SETOF registry.model_
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  asked_runtime constant text := registry.clean_text(list_models.runtime, 'runtime');
+  asked_runtime constant text collate "C" := registry.clean_text(list_models.runtime, 'runtime');
 begin
   perform registry.require_runtime(asked_runtime);
   return query
@@ -891,20 +893,17 @@ CREATE FUNCTION registry.manifest_facts(manifest jsonb) RETURNS TABLE(fact jsonb
   select
     jsonb_build_object('kind', 'runtime', 'runtime', r.runtime),
     jsonb_build_object(
-      'default_model', coalesce(
-        r.default_model,
-        (
-          select a.models ->> 0
-          from registry.manifest_arms(manifest_facts.manifest) as a
-          where a.runtime = r.runtime and a.models <> '[]'
-          order by a.arm_index
-          limit 1
-        )
-      ),
+      'default_model', coalesce(r.default_model, first.model),
       'model_policy', r.model_policy,
       'arms', jsonb_path_query_array(r.arms, '$[*].provider')
     )
   from registry.manifest_runtimes(manifest_facts.manifest) as r
+  left join (
+    select distinct on (a.runtime) a.runtime, a.models ->> 0 as model
+    from registry.manifest_arms(manifest_facts.manifest) as a
+    where a.models <> '[]'
+    order by a.runtime, a.arm_index
+  ) as first on first.runtime = r.runtime
   union all
   select
     jsonb_build_object('kind', 'arm', 'runtime', a.runtime, 'provider', a.provider),
@@ -1129,42 +1128,39 @@ begin
     where not equivalent.is_known or equivalent.occurrence > 1;
 
   -- Two providers of one runtime that could claim the same id. A prefix overlaps whatever begins with it, an alias only
-  -- its equal. Joining on every beginning of each pattern keeps this linear, however many patterns there are; what is too
-  -- long to be legal is reported above.
+  -- its equal. Every pattern's beginnings are looked up among the patterns, so the work grows with their number, not with
+  -- its square; what is blank or too long is reported above.
   return query
     with claim as materialized (
+      select c.provider, c.path, c.pattern, lower(c.pattern collate "C") as folded, c.is_prefix, c.case_sensitive
+      from registry.manifest_claims(manifest_problems.manifest) as c
+      where octet_length(c.pattern) between 1 and 255
+    ),
+    beginning as materialized (
       select
-        a.runtime_index,
-        a.arm_index,
-        c.provider,
-        c.path,
-        c.pattern,
-        lower(c.pattern collate "C") as folded,
-        c.is_prefix,
-        c.case_sensitive
-      from registry.manifest_arms(manifest_problems.manifest) as a
-      join registry.manifest_claims(manifest_problems.manifest) as c on c.provider = a.provider
-      where octet_length(c.pattern) <= 255
+        c.provider, c.path, c.pattern, c.folded, c.is_prefix, c.case_sensitive,
+        left(c.folded, known.length) as start
+      from claim as c
+      join (select distinct length(k.folded) as length from claim as k) as known on known.length <= length(c.folded)
     )
-    select
+    select distinct
       longer.path,
-      format('could claim the same id as %s, for runtimes[%s]', shorter.path, longer.runtime_index)
-    from claim as longer
-    cross join lateral generate_series(1, length(longer.folded)) as beginning (length)
-    join claim as shorter
-      on shorter.runtime_index = longer.runtime_index
-      and shorter.folded = left(longer.folded, beginning.length)
-    where shorter.provider <> longer.provider
-      and case
+      format('could claim the same id as %s, for runtimes[%s]', shorter.path, arm.runtime_index)
+    from beginning as longer
+    join claim as shorter on shorter.folded = longer.start and shorter.provider <> longer.provider
+    join registry.manifest_arms(manifest_problems.manifest) as arm on arm.provider = longer.provider
+    join registry.manifest_arms(manifest_problems.manifest) as other
+      on other.provider = shorter.provider and other.runtime_index = arm.runtime_index
+    where case
         when shorter.is_prefix then
           -- An alias that equals a prefix meets it here once; equal prefixes meet twice, and one report is enough.
-          shorter.folded <> longer.folded or not longer.is_prefix or shorter.arm_index < longer.arm_index
+          shorter.folded <> longer.folded or not longer.is_prefix or other.arm_index < arm.arm_index
         else
-          shorter.folded = longer.folded and not longer.is_prefix and shorter.arm_index < longer.arm_index
+          shorter.folded = longer.folded and not longer.is_prefix and other.arm_index < arm.arm_index
       end
       -- Where case counts on both sides, it must be the same.
       and (not (shorter.case_sensitive and longer.case_sensitive) or starts_with(longer.pattern, shorter.pattern))
-    order by longer.runtime_index, longer.arm_index, longer.path;
+    order by 1, 2;
 end
 $$;
 
@@ -1265,7 +1261,7 @@ CREATE FUNCTION registry.menu(runtime text) RETURNS SETOF text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  asked_runtime constant text := registry.clean_text(menu.runtime, 'runtime');
+  asked_runtime constant text collate "C" := registry.clean_text(menu.runtime, 'runtime');
 begin
   perform registry.require_runtime(asked_runtime);
   return query
@@ -1299,7 +1295,7 @@ begin
     message = format('The model is not registered for the runtime %s.', refuse_model.runtime),
     detail = jsonb_build_object('code', 'MODEL_NOT_REGISTERED', 'runtime', refuse_model.runtime)
       || registry.valid_models(refuse_model.runtime),
-    hint = 'Take one of valid_models, or first change the runtime to one that has this model.';
+    hint = 'Take one of valid_models, or a runtime that has this model.';
 end
 $$;
 
@@ -1378,9 +1374,12 @@ begin
     named.runtime_index + 1,
     named.model_policy,
     coalesce(named.default_model, first.model),
-    (select count(*) from registry.models as m where m.runtime = named.runtime and m.menu_position is not null)
+    coalesce(menu.size, 0)
   from registry.manifest_runtimes(replace_registry.manifest) as named
   left join registry.models as first on first.runtime = named.runtime and first.menu_position = 1
+  left join (
+    select m.runtime, count(m.menu_position) as size from registry.models as m group by m.runtime
+  ) as menu on menu.runtime = named.runtime
   on conflict (name) do update set
     position = excluded.position,
     model_policy = excluded.model_policy,
@@ -1392,24 +1391,28 @@ begin
     select distinct c.provider, c.pattern, c.is_prefix, c.case_sensitive
     from registry.manifest_claims(replace_registry.manifest) as c
   ),
+  beginning as materialized (
+    select c.provider, c.pattern, c.is_prefix, c.case_sensitive, left(c.pattern, known.length) as start
+    from claim as c
+    join (
+      select distinct length(k.pattern) as length from claim as k where k.is_prefix
+    ) as known on known.length <= length(c.pattern)
+  ),
   covered as (
     select longer.provider, longer.pattern, longer.is_prefix, longer.case_sensitive
-    from claim as longer
-    cross join lateral generate_series(1, length(longer.pattern)) as beginning (length)
-    join claim as shorter
-      on shorter.provider = longer.provider
-      and shorter.pattern = left(longer.pattern, beginning.length)
+    from beginning as longer
+    join claim as shorter on shorter.provider = longer.provider and shorter.pattern = longer.start
     where shorter.is_prefix and (shorter.pattern <> longer.pattern or not longer.is_prefix)
   ),
-  telling as (
+  uncovered as (
     select c.provider, c.pattern, c.is_prefix, c.case_sensitive from claim as c
     except
     select c.provider, c.pattern, c.is_prefix, c.case_sensitive from covered as c
   )
   insert into registry.claims (runtime, case_folded, pattern, is_prefix, provider)
-  select a.runtime, not t.case_sensitive, t.pattern, t.is_prefix, t.provider
-  from telling as t
-  join registry.arms as a on a.provider = t.provider;
+  select a.runtime, not u.case_sensitive, u.pattern, u.is_prefix, u.provider
+  from uncovered as u
+  join registry.arms as a on a.provider = u.provider;
 
   insert into registry.equivalents (model, group_number)
   select e.model, e.group_index + 1
@@ -1475,12 +1478,13 @@ CREATE FUNCTION registry.resolve(runtime text, model text, auth_env text[] DEFAU
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  asked_runtime constant text := registry.clean_text(resolve.runtime, 'runtime');
-  asked_model constant text := registry.clean_text(resolve.model, 'model');
+  asked_runtime constant text collate "C" := registry.clean_text(resolve.runtime, 'runtime');
+  asked_model constant text collate "C" := registry.clean_text(resolve.model, 'model');
+  credentials constant text[] collate "C" := coalesce(resolve.auth_env, '{}');
   routing registry.routing;
 begin
   perform registry.require_runtime(asked_runtime);
-  routing := registry.route(asked_runtime, asked_model, coalesce(resolve.auth_env, '{}'));
+  routing := registry.route(asked_runtime, asked_model, credentials);
   return routing.provider;
 end
 $$;
@@ -1504,26 +1508,38 @@ Errors: INVALID_ARGUMENT, RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE.';
 CREATE FUNCTION registry.route(runtime text, model text, auth_env text[]) RETURNS registry.routing
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS $$
 declare
   routing registry.routing;
 begin
   -- An exact id. Of several arms that list it, the only one that the credentials open wins, else the first.
-  select true, candidate.provider, candidate.billed_to
-  into routing.routable, routing.provider, routing.billed_to
-  from (
-    select
-      m.provider,
-      p.billed_to,
-      m.arm_position,
-      p.auth_env && route.auth_env as is_open,
-      count(*) filter (where p.auth_env && route.auth_env) over () as open_arms
+  if route.auth_env = '{}' then
+    select true, m.provider, p.billed_to
+    into routing.routable, routing.provider, routing.billed_to
     from registry.models as m
     join registry.providers as p on p.name = m.provider
     where m.runtime = route.runtime and m.model = route.model
-  ) as candidate
-  order by (candidate.is_open and candidate.open_arms = 1) desc, candidate.arm_position
-  limit 1;
+    order by m.arm_position
+    limit 1;
+  else
+    select true, candidate.provider, candidate.billed_to
+    into routing.routable, routing.provider, routing.billed_to
+    from (
+      select
+        m.provider,
+        p.billed_to,
+        m.arm_position,
+        p.auth_env && route.auth_env as is_open,
+        count(*) filter (where p.auth_env && route.auth_env) over () as open_arms
+      from registry.models as m
+      join registry.providers as p on p.name = m.provider
+      where m.runtime = route.runtime and m.model = route.model
+    ) as candidate
+    order by (candidate.is_open and candidate.open_arms = 1) desc, candidate.arm_position
+    limit 1;
+  end if;
   if found then
     return routing;
   end if;
@@ -1585,6 +1601,7 @@ begin
       case
         when known.key is null then 'is not a known key'
         when given.key is null then 'is missing'
+        when known.type in ('array', 'object') then format('must be an %s', known.type)
         else format('must be a %s', known.type)
       end
     from jsonb_each_text(shape_problems.required || shape_problems.optional) as known (key, type)
@@ -1709,10 +1726,12 @@ COMMENT ON FUNCTION registry.valid_models(runtime text) IS 'Internal: the first 
 --
 
 CREATE FUNCTION workspace.actor() RETURNS text
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select left(coalesce(nullif(current_setting('runtime_registry.actor', true), ''), session_user), 255)
+begin
+  return left(coalesce(nullif(current_setting('runtime_registry.actor', true), ''), session_user), 255);
+end
 $$;
 
 
@@ -1860,9 +1879,9 @@ CREATE FUNCTION workspace.change_runtime(ws uuid, runtime text, model text DEFAU
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  target constant text := registry.clean_text(change_runtime.runtime, 'runtime');
-  wanted constant text := workspace.optional_text(change_runtime.model, 'model');
-  request constant text := workspace.optional_text(change_runtime.request_id, 'request_id');
+  target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(change_runtime.model, 'model');
+  request constant text collate "C" := workspace.optional_text(change_runtime.request_id, 'request_id');
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -1872,19 +1891,25 @@ begin
   end if;
 
   perform registry.hold();
+  if request is null then
+    perform registry.require_runtime(target);
+  end if;
   current := workspace.lock_workspace(change_runtime.ws);
 
-  -- Before anything is checked: the first try of this request has moved the version, and what was registered then may be
-  -- gone by now.
-  answer := workspace.recorded_answer(
-    current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
-  );
-  if answer.workspace_id is not null then
-    return answer;
+  -- A replay is answered before anything is checked: its first try has moved the version, and the runtime may be gone since.
+  if request is not null then
+    answer := workspace.recorded_answer(
+      current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
+    );
+    if answer.workspace_id is not null then
+      return answer;
+    end if;
+    perform registry.require_runtime(target);
   end if;
 
-  perform registry.require_runtime(target);
-  perform workspace.require_version(current, change_runtime.expected_version);
+  if change_runtime.expected_version <> current.version then
+    perform workspace.version_conflict(current, change_runtime.expected_version);
+  end if;
   decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
   return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);
 end
@@ -1986,7 +2011,7 @@ begin
         ),
         detail = jsonb_build_object('code', 'NO_DEFAULT_MODEL', 'runtime', choose_model.runtime)
           || registry.valid_models(choose_model.runtime),
-        hint = 'Name a model that this runtime accepts in the same call. Nothing was changed.';
+        hint = 'Take another runtime, or name a model that this one accepts in the same call. Nothing was changed.';
     end if;
     routing := registry.route(choose_model.runtime, decided.model, '{}');
   end if;
@@ -2014,7 +2039,7 @@ CREATE FUNCTION workspace.clear_model(ws uuid, expected_version bigint DEFAULT N
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  request constant text := workspace.optional_text(clear_model.request_id, 'request_id');
+  request constant text collate "C" := workspace.optional_text(clear_model.request_id, 'request_id');
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -2027,7 +2052,9 @@ begin
     return answer;
   end if;
 
-  perform workspace.require_version(current, clear_model.expected_version);
+  if clear_model.expected_version <> current.version then
+    perform workspace.version_conflict(current, clear_model.expected_version);
+  end if;
   decided.runtime := current.runtime;
   decided.model_source := 'none';
   return workspace.write_change(current, decided, 'clear_model', false, request);
@@ -2055,9 +2082,9 @@ CREATE FUNCTION workspace.create_workspace(name text, runtime text, model text D
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  called constant text := registry.clean_text(create_workspace.name, 'name');
-  target constant text := registry.clean_text(create_workspace.runtime, 'runtime');
-  wanted constant text := workspace.optional_text(create_workspace.model, 'model');
+  called constant text collate "C" := registry.clean_text(create_workspace.name, 'name');
+  target constant text collate "C" := registry.clean_text(create_workspace.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(create_workspace.model, 'model');
   moment timestamptz;
   absent workspace.snapshot;
   decided workspace.decision;
@@ -2124,7 +2151,9 @@ declare
 begin
   perform registry.hold();
   current := workspace.lock_workspace(delete_workspace.ws);
-  perform workspace.require_version(current, delete_workspace.expected_version);
+  if delete_workspace.expected_version <> current.version then
+    perform workspace.version_conflict(current, delete_workspace.expected_version);
+  end if;
 
   decided.model_source := 'none';
   described := workspace.describe_change(current, decided, 'delete_workspace');
@@ -2284,10 +2313,18 @@ CREATE FUNCTION workspace.lock_workspace(ws uuid) RETURNS workspace.snapshot
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
+  if lock_workspace.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  end if;
+
   -- Whoever changes the runtime or the secrets of a workspace holds its row, so what is read next stays so. The lock
   -- and the reading are two statements on purpose: a statement that had to wait would see the row anew, but the secret
-  -- as it was before the wait.
+  -- as it was before the wait. A row that is not there yet cannot be locked, and must not be read either: the next
+  -- statement might see it.
   perform from workspace.workspaces as w where w.id = lock_workspace.ws for no key update;
+  if not found then
+    perform workspace.workspace_not_found(lock_workspace.ws);
+  end if;
   return workspace.read_workspace(lock_workspace.ws);
 end
 $$;
@@ -2331,8 +2368,8 @@ CREATE FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, model te
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  target constant text := registry.clean_text(preview_runtime_change.runtime, 'runtime');
-  wanted constant text := workspace.optional_text(preview_runtime_change.model, 'model');
+  target constant text collate "C" := registry.clean_text(preview_runtime_change.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(preview_runtime_change.model, 'model');
   current workspace.snapshot;
   decided workspace.decision;
 begin
@@ -2340,8 +2377,8 @@ begin
     perform registry.invalid_argument('restore', 'is null');
   end if;
 
-  current := workspace.read_workspace(preview_runtime_change.ws);
   perform registry.require_runtime(target);
+  current := workspace.read_workspace(preview_runtime_change.ws);
   decided := workspace.choose_model(current, target, wanted, preview_runtime_change.restore);
   return workspace.change_of(
     workspace.describe_change(current, decided, 'change_runtime'), current.model, decided.model
@@ -2355,8 +2392,8 @@ $$;
 --
 
 COMMENT ON FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, model text, restore boolean) IS 'What workspace.change_runtime would answer now, without writing or locking anything.
-The arguments are those of change_runtime. The version is the one the answer was decided on: give it to change_runtime as expected_version
-to have exactly this.
+The arguments are those of change_runtime. The version is the one the answer was decided on: given to change_runtime as expected_version, it makes
+sure that the workspace is still the same. (The registry may have changed.)
 Errors: as change_runtime.';
 
 
@@ -2496,41 +2533,6 @@ COMMENT ON FUNCTION workspace.recorded_answer(ws uuid, request_id text, action t
 
 
 --
--- Name: require_version(workspace.snapshot, bigint); Type: FUNCTION; Schema: workspace; Owner: -
---
-
-CREATE FUNCTION workspace.require_version(current workspace.snapshot, expected_version bigint) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  if require_version.expected_version <> (require_version.current).version then
-    raise exception using
-      errcode = 'PT409',
-      message = format(
-        'The workspace is at version %s, not at the expected %s.',
-        (require_version.current).version, require_version.expected_version
-      ),
-      detail = jsonb_build_object(
-        'code', 'VERSION_CONFLICT',
-        'workspace_id', (require_version.current).workspace_id,
-        'expected_version', require_version.expected_version,
-        'version', (require_version.current).version
-      ),
-      hint = 'Somebody else changed the workspace. Read it again and decide anew.';
-  end if;
-end
-$$;
-
-
---
--- Name: FUNCTION require_version(current workspace.snapshot, expected_version bigint); Type: COMMENT; Schema: workspace; Owner: -
---
-
-COMMENT ON FUNCTION workspace.require_version(current workspace.snapshot, expected_version bigint) IS 'Internal: raises VERSION_CONFLICT unless the workspace is at the expected version; null expects nothing.';
-
-
---
 -- Name: secret_unreadable(uuid); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
@@ -2564,8 +2566,8 @@ CREATE FUNCTION workspace.set_model(ws uuid, model text, expected_version bigint
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  wanted constant text := registry.clean_text(set_model.model, 'model');
-  request constant text := workspace.optional_text(set_model.request_id, 'request_id');
+  wanted constant text collate "C" := registry.clean_text(set_model.model, 'model');
+  request constant text collate "C" := workspace.optional_text(set_model.request_id, 'request_id');
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -2578,7 +2580,9 @@ begin
     return answer;
   end if;
 
-  perform workspace.require_version(current, set_model.expected_version);
+  if set_model.expected_version <> current.version then
+    perform workspace.version_conflict(current, set_model.expected_version);
+  end if;
   decided := workspace.choose_model(current, current.runtime, wanted, false);
   return workspace.write_change(current, decided, 'set_model', false, request);
 end
@@ -2627,6 +2631,38 @@ $$;
 --
 
 COMMENT ON FUNCTION workspace.store_model(ws uuid, model text) IS 'Internal: seals a model and stores it as the workspace''s secret.';
+
+
+--
+-- Name: version_conflict(workspace.snapshot, bigint); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.version_conflict(current workspace.snapshot, expected_version bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception using
+    errcode = 'PT409',
+    message = format(
+      'The workspace is at version %s, not at the expected %s.', current.version, version_conflict.expected_version
+    ),
+    detail = jsonb_build_object(
+      'code', 'VERSION_CONFLICT',
+      'workspace_id', current.workspace_id,
+      'expected_version', version_conflict.expected_version,
+      'version', current.version
+    ),
+    hint = 'Somebody else changed the workspace. Read it again and decide anew.';
+end
+$$;
+
+
+--
+-- Name: FUNCTION version_conflict(current workspace.snapshot, expected_version bigint); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.version_conflict(current workspace.snapshot, expected_version bigint) IS 'Internal: raises VERSION_CONFLICT.';
 
 
 --
@@ -2816,7 +2852,7 @@ CREATE TABLE registry.providers (
     name text NOT NULL COLLATE pg_catalog."C",
     "position" bigint NOT NULL,
     billed_to text NOT NULL,
-    auth_env text[] NOT NULL,
+    auth_env text[] NOT NULL COLLATE pg_catalog."C",
     case_sensitive boolean NOT NULL,
     CONSTRAINT providers_billed_to_is_known CHECK ((billed_to = ANY (ARRAY['platform'::text, 'tenant'::text])))
 );
@@ -2866,7 +2902,7 @@ CREATE TABLE registry.revisions (
 -- Name: TABLE revisions; Type: COMMENT; Schema: registry; Owner: -
 --
 
-COMMENT ON TABLE registry.revisions IS 'Every manifest that was ever loaded, as it was given.';
+COMMENT ON TABLE registry.revisions IS 'Every manifest that was ever loaded.';
 
 
 --
@@ -3266,6 +3302,41 @@ GRANT USAGE ON SCHEMA workspace TO runtime_registry_admin;
 
 
 --
+-- Name: TYPE sealed_value; Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON TYPE keyring.sealed_value FROM PUBLIC;
+
+
+--
+-- Name: TYPE manifest_problem; Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON TYPE registry.manifest_problem FROM PUBLIC;
+
+
+--
+-- Name: TYPE routing; Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON TYPE registry.routing FROM PUBLIC;
+
+
+--
+-- Name: TYPE decision; Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON TYPE workspace.decision FROM PUBLIC;
+
+
+--
+-- Name: TYPE snapshot; Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON TYPE workspace.snapshot FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION load_registry(manifest jsonb, on_orphan text, dry_run boolean); Type: ACL; Schema: fleet; Owner: -
 --
 
@@ -3635,13 +3706,6 @@ REVOKE ALL ON FUNCTION workspace.recorded_answer(ws uuid, request_id text, actio
 
 
 --
--- Name: FUNCTION require_version(current workspace.snapshot, expected_version bigint); Type: ACL; Schema: workspace; Owner: -
---
-
-REVOKE ALL ON FUNCTION workspace.require_version(current workspace.snapshot, expected_version bigint) FROM PUBLIC;
-
-
---
 -- Name: FUNCTION secret_unreadable(ws uuid); Type: ACL; Schema: workspace; Owner: -
 --
 
@@ -3662,6 +3726,13 @@ GRANT ALL ON FUNCTION workspace.set_model(ws uuid, model text, expected_version 
 --
 
 REVOKE ALL ON FUNCTION workspace.store_model(ws uuid, model text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION version_conflict(current workspace.snapshot, expected_version bigint); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.version_conflict(current workspace.snapshot, expected_version bigint) FROM PUBLIC;
 
 
 --
