@@ -263,6 +263,8 @@ def _supervise(home: Path, installation: Path, version: str) -> None:
         os._exit(0)  # the user waits for this process; its child keeps the lock and lives on
     os.setsid()  # away from the user's terminal and its Ctrl-C
     os.umask(0o077)
+    requests = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, requests)  # until they can be obeyed
     data = home / "data"
     account = _server_account(home)
     if account:
@@ -302,8 +304,9 @@ def _supervise(home: Path, installation: Path, version: str) -> None:
         fcntl.flock(_open_lock(home, "users"), fcntl.LOCK_EX)  # and kept: newcomers have to wait
         stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in requests:
         signal.signal(number, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, requests)
     threading.Thread(target=stop_when_unused, daemon=True).start()
     fcntl.flock(_open_lock(home, "server"), fcntl.LOCK_EX)  # until no process of it is left
     if postmaster:
