@@ -112,13 +112,18 @@ def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
 def wait_until_blocked(
     observer: psycopg.Connection, backend_pid: int, seconds: float = 10
 ) -> list[int]:
-    """Wait until that backend waits for a lock, and return the pids of those who block it.
+    """Wait until that backend waits for other sessions, and return the pids of those who block it.
 
+    An autovacuum worker that is in the way for a moment does not count.
     `observer` is any connection that is free. Raises AssertionError when the time is up.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        row = observer.execute("SELECT pg_blocking_pids(%s)", [backend_pid]).fetchone()
+        row = observer.execute(
+            "SELECT array_agg(DISTINCT a.pid) FROM pg_stat_get_activity(NULL) AS a"
+            " WHERE a.pid = ANY (pg_blocking_pids(%s)) AND a.backend_type = 'client backend'",
+            [backend_pid],
+        ).fetchone()
         if row is not None and row[0]:
             return list(row[0])
         threading.Event().wait(0.002)
