@@ -110,6 +110,13 @@ class WorkspaceExists(RegistryError, code="WORKSPACE_EXISTS"):
     workspace_id: str
 
 
+class SecretNotFound(RegistryError, code="SECRET_NOT_FOUND"):
+    """The workspace has no secret of this name."""
+
+    workspace_id: str
+    secret: str
+
+
 class VersionConflict(RegistryError, code="VERSION_CONFLICT"):
     """The workspace has changed: it is not at the version the caller expects."""
 
@@ -175,13 +182,43 @@ class RegistryOrphans(RegistryError, code="REGISTRY_ORPHANS"):
 
 
 class SecretUnreadable(RegistryError, code="SECRET_UNREADABLE"):
-    """The stored model cannot be unsealed."""
+    """A stored model or secret cannot be unsealed."""
 
     workspace_id: str
+    secret: str | None
+    """The secret's name; None for the model."""
 
 
 class EncryptionKeyMissing(RegistryError, code="ENCRYPTION_KEY_MISSING"):
-    """Secrets are sealed and the session has not supplied the key."""
+    """Secrets are sealed and the session has no key-encryption key, or one that does not fit."""
+
+
+class SecretsSealed(RegistryError, code="SECRETS_SEALED"):
+    """The revision to go back to cannot open sealed secrets."""
+
+    secrets: int
+
+
+class KeyringExists(RegistryError, code="KEYRING_EXISTS"):
+    """The keyring has keys already."""
+
+
+class KeyringEmpty(RegistryError, code="KEYRING_EMPTY"):
+    """The keyring has no key."""
+
+
+class KeyNotFound(RegistryError, code="KEY_NOT_FOUND"):
+    """The keyring has no key with this id."""
+
+    key_id: int
+
+
+class KeyInUse(RegistryError, code="KEY_IN_USE"):
+    """The key is the active one, or something is sealed by it."""
+
+    key_id: int
+    state: str
+    values: int
 
 
 class DatabaseUnsupported(RegistryError, code="DATABASE_UNSUPPORTED"):

@@ -86,6 +86,8 @@ class HistoryEntry:
     """The setting `runtime_registry.actor` of the session, else its user."""
     request_id: str | None
     changed_at: datetime
+    secret: str | None
+    """The name of the secret that was set or deleted; None: the write was not about one."""
 
 
 _CREATE_WORKSPACE = Statement(

@@ -7,13 +7,13 @@ revoke all on all functions in schema registry, keyring, workspace, fleet from p
 revoke all on type
   registry.alembic_version, registry.state, registry.revisions, registry.providers, registry.runtimes, registry.arms,
   registry.models, registry.claims, registry.equivalents, registry.routing, registry.manifest_problem,
-  keyring.sealed_value,
-  workspace.workspaces, workspace.secrets, workspace.changes, workspace.snapshot, workspace.decision
+  keyring.keys, keyring.sealed_value, keyring.data_key,
+  workspace.workspaces, workspace.secrets, workspace.changes, workspace.snapshot, workspace.decision, workspace.key_use
 from public;
 
 grant usage on schema registry, workspace
   to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
-grant usage on schema fleet
+grant usage on schema fleet, keyring
   to runtime_registry_admin;
 
 -- Readers, and with them everybody.
@@ -25,7 +25,8 @@ grant execute on function
   registry.list_models(text),
   workspace.get_workspace(uuid),
   workspace.preview_runtime_change(uuid, text, text, boolean),
-  workspace.history(uuid)
+  workspace.history(uuid),
+  workspace.list_secrets(uuid)
 to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
 
 -- Operators, and with them admins.
@@ -34,10 +35,19 @@ grant execute on function
   workspace.change_runtime(uuid, text, text, boolean, bigint, text),
   workspace.set_model(uuid, text, bigint, text),
   workspace.clear_model(uuid, bigint, text),
-  workspace.delete_workspace(uuid, bigint)
+  workspace.delete_workspace(uuid, bigint),
+  workspace.set_secret(uuid, text, text, bigint),
+  workspace.get_secret(uuid, text),
+  workspace.delete_secret(uuid, text, bigint)
 to runtime_registry_operator, runtime_registry_admin;
 
 -- Admins.
 grant execute on function
-  fleet.load_registry(jsonb, text, boolean)
+  fleet.load_registry(jsonb, text, boolean),
+  keyring.init(),
+  keyring.rotate(),
+  keyring.rewrap(),
+  keyring.reseal(uuid, integer),
+  keyring.retire(integer),
+  keyring.status(boolean)
 to runtime_registry_admin;

@@ -7,14 +7,16 @@
 --   fleet       all workspaces at once      load_registry
 --   workspace   one workspace at a time     create_workspace  change_runtime  set_model  clear_model
 --                                           delete_workspace  get_workspace  preview_runtime_change  history
---   keyring     how secrets are sealed      (internal: seal, unseal)
+--                                           set_secret  get_secret  list_secrets  delete_secret
+--   keyring     how secrets are sealed      init  rotate  rewrap  reseal  retire  status
 --   registry    what may run                resolve  default_model  menu  list_runtimes  list_models
 --
 -- A workspace is one row of workspace.workspaces; its model is the secret MODEL in workspace.secrets; every write adds
 -- one to its version and one row to workspace.changes, in the same transaction. The registry tables are derived from
 -- one manifest, kept in registry.revisions.
 --
--- Locks are taken in one order everywhere: the registry (registry.hold says why), then workspaces by id, then secrets.
+-- Locks are taken in one order everywhere: the registry (registry.hold says why), the keyring (keyring.hold), then
+-- workspaces by id, then secrets.
 -- Only the functions named above are granted to the roles of roles.sql; no table is.
 
 \ir prerequisites.sql
@@ -23,6 +25,7 @@
 \ir registry/trim_text.sql
 \ir registry/text_problem.sql
 \ir registry/invalid_argument.sql
+\ir registry/require_read_committed.sql
 \ir registry/clean_text.sql
 \ir registry/hold.sql
 \ir registry/route.sql
@@ -39,9 +42,25 @@
 \ir registry/manifest_facts.sql
 \ir registry/replace_registry.sql
 
-\ir keyring/types.sql
+\ir keyring/tables.sql
+\ir keyring/pgcrypto.sql
+\ir keyring/key_missing.sql
+\ir keyring/hold.sql
+\ir keyring/lock.sql
+\ir keyring/session_kek.sql
+\ir keyring/strong_kek.sql
+\ir keyring/wrap.sql
+\ir keyring/open_key.sql
+\ir keyring/active_key.sql
+\ir keyring/usable_key.sql
+\ir keyring/any_key.sql
+\ir keyring/add_key.sql
 \ir keyring/seal.sql
 \ir keyring/unseal.sql
+\ir keyring/reseal_value.sql
+\ir keyring/init.sql
+\ir keyring/rotate.sql
+\ir keyring/rewrap.sql
 
 \ir workspace/tables.sql
 \ir workspace/actor.sql
@@ -54,7 +73,7 @@
 \ir workspace/change_of.sql
 \ir workspace/recorded_answer.sql
 \ir workspace/choose_model.sql
-\ir workspace/store_model.sql
+\ir workspace/store_secret.sql
 \ir workspace/describe_change.sql
 \ir workspace/record_change.sql
 \ir workspace/write_change.sql
@@ -66,6 +85,18 @@
 \ir workspace/get_workspace.sql
 \ir workspace/preview_runtime_change.sql
 \ir workspace/history.sql
+\ir workspace/secret_name.sql
+\ir workspace/write_secret_change.sql
+\ir workspace/set_secret.sql
+\ir workspace/delete_secret.sql
+\ir workspace/get_secret.sql
+\ir workspace/list_secrets.sql
+\ir workspace/reseal_workspace.sql
+\ir workspace/key_uses.sql
+
+\ir keyring/reseal.sql
+\ir keyring/retire.sql
+\ir keyring/status.sql
 
 \ir fleet/types.sql
 \ir fleet/unroutable_workspaces.sql

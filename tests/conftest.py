@@ -42,9 +42,14 @@ def server(pytestconfig: pytest.Config) -> Server:
 
 @pytest.fixture(scope="session")
 def template(server: Server) -> Iterator[Database]:
-    """A database with everything installed and the packaged catalogue loaded, to be cloned."""
+    """A database with everything installed and the packaged catalogue loaded, to be cloned.
+
+    With RUNTIME_REGISTRY_TEST_SEALED=1 it has an active key, and all sessions the KEK that fits.
+    """
     with databases.create(server) as database:
         databases.install(database)
+        if databases.SEALED:
+            databases.start_sealing(database)
         yield database
 
 

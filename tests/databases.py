@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import threading
@@ -20,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 from servers import Server
 
 SQL = Path(__file__).parents[1] / "sql"
+SEALED = os.environ.get("RUNTIME_REGISTRY_TEST_SEALED") == "1"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -99,6 +101,18 @@ def install(database: Database) -> None:
     manifest = (SQL / "registry" / "manifest.json").read_text()
     with psycopg.connect(database.dsn) as conn:
         conn.execute("SELECT fleet.load_registry(manifest => %s::jsonb)", [manifest])
+
+
+def start_sealing(database: Database) -> None:
+    """Give the keyring a key and all sessions of the server, from now on, the KEK.
+
+    A setting of all roles is how no real KEK must be kept: here it reaches every kind of session.
+    """
+    kek = secrets.token_hex(32)
+    with database.server.connect(autocommit=True) as conn:
+        conn.execute(f"ALTER ROLE ALL SET runtime_registry.kek = '{kek}'")
+    with psycopg.connect(database.dsn) as conn:
+        conn.execute("SELECT keyring.init()")
 
 
 def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

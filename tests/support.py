@@ -24,9 +24,18 @@ MANIFEST: dict[str, Any] = json.loads((SQL / "registry" / "manifest.json").read_
 # The error table of the README: every code we raise, and its SQLSTATE.
 CODES = {
     **dict.fromkeys(["INVALID_ARGUMENT", "ISOLATION_UNSUPPORTED"], "PT400"),
-    "WORKSPACE_NOT_FOUND": "PT404",
+    **dict.fromkeys(["WORKSPACE_NOT_FOUND", "SECRET_NOT_FOUND", "KEY_NOT_FOUND"], "PT404"),
     **dict.fromkeys(
-        ["VERSION_CONFLICT", "RUNTIME_IN_USE", "REGISTRY_ORPHANS", "WORKSPACE_EXISTS"], "PT409"
+        [
+            "VERSION_CONFLICT",
+            "RUNTIME_IN_USE",
+            "REGISTRY_ORPHANS",
+            "WORKSPACE_EXISTS",
+            "KEYRING_EXISTS",
+            "KEYRING_EMPTY",
+            "KEY_IN_USE",
+        ],
+        "PT409",
     ),
     **dict.fromkeys(
         [
@@ -39,7 +48,7 @@ CODES = {
         ],
         "PT422",
     ),
-    "SECRET_UNREADABLE": "PT500",
+    **dict.fromkeys(["SECRET_UNREADABLE", "ENCRYPTION_KEY_MISSING"], "PT500"),
 }
 # Expected behaviour and facts of an existing system; the tests that use it also run without it.
 REFERENCE = Path(

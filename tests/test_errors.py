@@ -147,11 +147,17 @@ REFUSALS: list[tuple[str, str, Mapping[str, Any]]] = [
     ("PT400", "INVALID_ARGUMENT", {"argument": "name", "problem": "is blank"}),
     ("PT400", "ISOLATION_UNSUPPORTED", {"isolation": "serializable"}),
     ("PT404", "WORKSPACE_NOT_FOUND", {"workspace_id": "w"}),
+    ("PT404", "SECRET_NOT_FOUND", {"workspace_id": "w", "secret": "A"}),
+    ("PT404", "KEY_NOT_FOUND", {"key_id": 1}),
+    ("PT409", "KEY_IN_USE", {"key_id": 1, "state": "retired", "values": 3}),
+    ("PT409", "KEYRING_EXISTS", {}),
+    ("PT409", "KEYRING_EMPTY", {}),
     ("PT409", "VERSION_CONFLICT", {"workspace_id": "w", "expected_version": 1, "version": 2}),
     ("PT409", "RUNTIME_IN_USE", {"runtimes": [{"runtime": "r", "workspaces": 2}]}),
     ("PT409", "REGISTRY_ORPHANS", {"orphans": [], "orphans_total": 60}),
     ("PT409", "WORKSPACE_EXISTS", {"workspace_id": "w"}),
     ("PT409", "WORKSPACES_EXIST", {"workspaces": 2}),
+    ("PT409", "SECRETS_SEALED", {"secrets": 2}),
     ("PT422", "DATABASE_UNSUPPORTED", {}),
     ("PT422", "RUNTIME_UNSUPPORTED", {"runtime": "r", "valid_runtimes": ["a"]}),
     (
@@ -163,7 +169,7 @@ REFUSALS: list[tuple[str, str, Mapping[str, Any]]] = [
     ("PT422", "REGISTRY_UNAVAILABLE", {}),
     ("PT422", "REGISTRY_INVALID", {"problems": [], "problems_total": 0}),
     ("PT422", "REQUEST_ID_REUSED", {"workspace_id": "w"}),
-    ("PT500", "SECRET_UNREADABLE", {"workspace_id": "w"}),
+    ("PT500", "SECRET_UNREADABLE", {"workspace_id": "w", "secret": "A"}),
     ("PT500", "ENCRYPTION_KEY_MISSING", {}),
 ]
 

@@ -15,6 +15,7 @@ import time
 import venv
 import zipfile
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -45,6 +46,7 @@ from support import Conn, one
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 RENEW = os.environ.get("RENEW_GOLDEN")  # what `make golden` sets
+REVISIONS = sorted(file.name[:4] for file in (ROOT / "alembic" / "versions").glob("*.py"))
 ROLES = ["runtime_registry_admin", "runtime_registry_operator", "runtime_registry_reader"]
 
 
@@ -108,7 +110,7 @@ def installed(server: Server) -> Iterator[str]:
 
 
 def test_migrating_and_psql_install_the_same(database: Database, installed: str) -> None:
-    assert schema.migrate(database.dsn) == [schema.head_revision()]
+    assert schema.migrate(database.dsn) == REVISIONS
     assert dump(database) == installed
 
 
@@ -206,16 +208,25 @@ def test_a_schema_of_somebody_else_is_not_built_upon(database: Database, theirs:
 
 def test_up_down_and_up_again(database: Database) -> None:
     empty = dump(database)
-    head = schema.head_revision()
     schema.migrate(database.dsn)
     full = dump(database)
-    assert schema.downgrade(database.dsn) == [head]
+    assert schema.downgrade(database.dsn) == REVISIONS[::-1]
     assert dump(database) == empty
     assert schema.current_revision(database.dsn) is None
     assert schema.downgrade(database.dsn) == []
     assert dump(database) == empty
-    assert schema.migrate(database.dsn) == [head]
+    assert schema.migrate(database.dsn) == REVISIONS
     assert dump(database) == full
+
+
+@pytest.mark.parametrize(("before", "revision"), list(pairwise(REVISIONS)))
+def test_a_revision_can_be_undone(database: Database, before: str, revision: str) -> None:
+    assert schema.migrate(database.dsn, before)[-1] == before
+    as_before = dump(database)
+    assert schema.migrate(database.dsn, revision) == [revision]
+    assert dump(database) != as_before
+    assert schema.downgrade(database.dsn, before) == [revision]
+    assert dump(database) == as_before
 
 
 def test_what_psql_installed_can_be_removed(database: Database) -> None:
@@ -309,7 +320,7 @@ def test_an_owner_without_superuser_rights_can_migrate(own_cluster: str) -> None
             schema.migrate(f"{own_cluster} user=owner")
         conn.execute("grant create on database runtime_registry to owner")
         as_owner = f"{own_cluster} user=owner"
-        assert schema.migrate(as_owner) == [schema.head_revision()]
+        assert schema.migrate(as_owner) == REVISIONS
         with psycopg.connect(as_owner) as own:
             load_registry(own, schema.default_manifest())
             ws = create_workspace(own, "w", "claude-code", model="opus").workspace_id
@@ -364,13 +375,13 @@ def test_of_two_migrators_the_second_waits_and_finds_nothing_to_do(database: Dat
         holder.rollback()
         outputs = [process.communicate(timeout=60)[0] for process in running]
         assert [process.returncode for process in running] == [0, 0]
-    assert outputs == [f"{[schema.head_revision()]}\n", "[]\n"]
+    assert outputs == [f"{REVISIONS}\n", "[]\n"]
     assert schema.current_revision(database.dsn) == schema.head_revision()
 
 
 def test_two_migrators_in_one_process_take_turns(database: Database) -> None:
     running = [in_thread(schema.migrate, database.dsn) for _ in range(3)]
-    assert sorted(future.result(60) for future in running) == [[], [], [schema.head_revision()]]
+    assert sorted(future.result(60) for future in running) == [[], [], REVISIONS]
 
 
 def test_a_lock_that_is_not_to_be_had_is_a_lock_timeout(database: Database) -> None:
@@ -568,7 +579,7 @@ def test_the_wheel_alone_migrates_loads_and_changes(
     assert run(python, "-c", "import pyapi; print(pyapi.__file__)").startswith(str(place))
 
     head = schema.head_revision()
-    assert json.loads(run(command, "migrate", "--json")) == {"revision": head, "applied": [head]}
+    assert json.loads(run(command, "migrate", "--json")) == {"revision": head, "applied": REVISIONS}
     run(command, "load")
     created = json.loads(
         run(command, "create", "w", "--runtime", "claude-code", "--model", "opus", "--json")

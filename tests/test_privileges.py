@@ -16,18 +16,23 @@ READER, OPERATOR, ADMIN = (
 READING = {
     "registry.resolve", "registry.default_model", "registry.menu", "registry.list_runtimes",
     "registry.list_models", "workspace.get_workspace", "workspace.preview_runtime_change",
-    "workspace.history",
+    "workspace.history", "workspace.list_secrets",
 }  # fmt: skip
 OPERATING = READING | {
     "workspace.create_workspace", "workspace.change_runtime", "workspace.set_model",
     "workspace.clear_model", "workspace.delete_workspace",
+    "workspace.set_secret", "workspace.get_secret", "workspace.delete_secret",
 }  # fmt: skip
 MAY_CALL: dict[str, set[str]] = {
     "nobody_in_particular": set(),
     READER: READING,
     OPERATOR: OPERATING,
-    ADMIN: OPERATING | {"fleet.load_registry"},
-}
+    ADMIN: OPERATING | {
+        "fleet.load_registry",
+        "keyring.init", "keyring.rotate", "keyring.rewrap", "keyring.reseal", "keyring.retire",
+        "keyring.status",
+    },
+}  # fmt: skip
 PRIVILEGES = ["select", "insert", "update", "delete", "truncate", "references", "trigger"]
 DENIED = "42501"
 
@@ -125,7 +130,8 @@ def test_no_role_has_any_right_on_a_table(with_nobody: Conn, role: str) -> None:
 
 ANSWERS = {
     "workspace.change", "workspace.state", "workspace.history_entry", "registry.runtime_entry",
-    "registry.model_entry", "fleet.registry_load",
+    "registry.model_entry", "fleet.registry_load", "workspace.secret_entry",
+    "keyring.reseal_progress", "keyring.status_entry",
 }  # fmt: skip
 
 

@@ -188,7 +188,13 @@ def check(sessions: Sessions, *answers: Change | None) -> None:
     revisions = "select array_agg(r.revision order by r.revision) from registry.revisions as r"
     last = one(sessions.observer, "select s.revision from registry.state as s")
     assert one(sessions.observer, revisions) == list(range(1, last + 1))
-    assert one(sessions.observer, "select count(*) from fleet.unroutable_workspaces()") == 0
+    assert (
+        one(
+            sessions.observer,
+            "select count(*) from fleet.unroutable_workspaces(keyring.active_key())",
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -41,6 +41,7 @@ def test_no_error_puts_a_model_into_the_servers_log(server: Server, database: Da
     refusals = [
         *refused_calls(conn, ws, broken, wanted),
         *refused_loads(conn, listed),
+        *refused_keys(conn, ws, listed),
         *failures(conn, database, ws, wanted),
     ]
     # Every code but the one of a database without a registry, and errors that are not ours.
@@ -78,6 +79,31 @@ def refused_calls(conn: Conn, ws: UUID, broken: UUID, wanted: str) -> list[Refus
         ("delete_workspace", [ws], {"expected_version": 9}),
     ]
     return [refused(conn, f"workspace.{name}", *args, **named) for name, args, named in calls]
+
+
+def refused_keys(conn: Conn, ws: UUID, value: str) -> list[Refusal]:
+    """What the keyring and secrets besides MODEL refuse; the KEK's own text is in the settings."""
+    found = []
+    with conn.transaction(force_rollback=True):
+        conn.execute("delete from keyring.keys")
+        conn.execute("select set_config('runtime_registry.kek', %s, true)", [value])
+        found.append(refused(conn, "keyring.rotate"))
+        found.append(refused(conn, "keyring.init"))
+        kek = (value * 3).encode().hex()[:64]
+        conn.execute("select set_config('runtime_registry.kek', %s, true)", [kek])
+        key = call(conn, "keyring.init").init
+        found.append(refused(conn, "keyring.init"))
+        found.append(refused(conn, "keyring.retire", key))
+        found.append(refused(conn, "keyring.retire", key + 1))
+        call(conn, "workspace.set_secret", ws, "TOKEN", value)
+        conn.execute("select set_config('runtime_registry.kek', %s, true)", [value])
+        found.append(refused(conn, "workspace.get_secret", ws, "TOKEN"))
+        found.append(refused(conn, "workspace.set_secret", ws, "TOKEN", value))
+        found.append(refused(conn, "keyring.rewrap"))
+        found.append(refused(conn, "keyring.rotate"))
+    found.append(refused(conn, "workspace.get_secret", ws, "TOKEN"))
+    found.append(refused(conn, "workspace.set_secret", ws, "MODEL", value))
+    return found
 
 
 def refused_loads(conn: Conn, listed: str) -> list[Refusal]:

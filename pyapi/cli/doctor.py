@@ -108,22 +108,25 @@ def _rights(conn: psycopg.Connection[Any]) -> Finding:
 
 
 def _secrets(conn: psycopg.Connection[Any]) -> Finding:
-    # How the next secret would be stored is the keyring's to say.
     row = conn.execute(
         """
-        select (keyring.seal(gen_random_uuid(), 'MODEL', '')).key_id is null,
-            (select count(*) from workspace.secrets where key_id is null)
+        select
+            (select k.id from keyring.keys as k where k.state = 'active'),
+            (select count(*) from workspace.secrets as s where s.key_id is null)
         """
     ).fetchone()
     assert row
-    plain_from_now_on, plain = row
-    if plain_from_now_on:
+    active_key, plain = row
+    if active_key is None:
         return "warning", f"stored plain, {plain} so far: the keyring has no key"
     return ("warning", f"{plain} are still stored plain") if plain else ("ok", "sealed")
 
 
+_UNROUTABLE = "select * from fleet.unroutable_workspaces(keyring.active_key())"
+
+
 def _pairs(conn: psycopg.Connection[Any]) -> Finding:
-    dead = [str(ws) for (ws,) in conn.execute("select * from fleet.unroutable_workspaces()")]
+    dead = [str(ws) for (ws,) in conn.execute(_UNROUTABLE)]
     if not dead:
         return "ok", "every one has a model that its runtime can run, or none"
     shown = ", ".join(dead[:3]) + (", ..." if len(dead) > 3 else "")

@@ -15,6 +15,7 @@ declare
   problems_total bigint;
   current_revision bigint;
   current_manifest jsonb;
+  with_key keyring.data_key;
   unroutable_before uuid[];
   in_use jsonb;
   load fleet.registry_load;
@@ -29,14 +30,7 @@ begin
     perform registry.invalid_argument('dry_run', 'is null');
   end if;
 
-  -- A snapshot from before the lock would hide the workspaces written until then.
-  if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
-    raise exception using
-      errcode = 'PT400',
-      message = 'A registry can only be loaded at the isolation level READ COMMITTED.',
-      detail = jsonb_build_object('code', 'ISOLATION_UNSUPPORTED', 'isolation', current_setting('transaction_isolation')),
-      hint = 'Begin the transaction with: begin isolation level read committed.';
-  end if;
+  perform registry.require_read_committed();
 
   -- Before the lock: the manifest is judged by itself, and nobody has to wait for that.
   select
@@ -55,6 +49,7 @@ begin
   -- Waits for everybody who decides by the current registry, and keeps them out until the end (registry.hold). Those who
   -- only read are not disturbed.
   lock table registry.state in exclusive mode;
+  with_key := keyring.active_key();
 
   select s.revision, coalesce(r.manifest, '{}')
   into current_revision, current_manifest
@@ -88,7 +83,7 @@ begin
       hint = 'Keep the runtime in the manifest until its workspaces have another. Nothing was changed.';
   end if;
 
-  unroutable_before := array(select before.id from fleet.unroutable_workspaces() as before (id));
+  unroutable_before := array(select before.id from fleet.unroutable_workspaces(with_key) as before (id));
   begin
     perform registry.replace_registry(load_registry.manifest, current_revision + 1, workspace.actor());
 
@@ -96,7 +91,7 @@ begin
       jsonb_agg(jsonb_build_object('workspace_id', w.id, 'runtime', w.runtime) order by w.id), '[]'
     )
     into load.orphans
-    from fleet.unroutable_workspaces() as after (id)
+    from fleet.unroutable_workspaces(with_key) as after (id)
     join workspace.workspaces as w on w.id = after.id
     left join unnest(unroutable_before) as before (id) on before.id = after.id
     where before.id is null;

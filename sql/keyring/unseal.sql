@@ -1,21 +1,35 @@
 -- Internal. Null means unreadable, never "no secret": callers ask only where there are bytes.
 
-create or replace function keyring.unseal(ws uuid, name text, sealed bytea, key_id integer)
+create or replace function keyring.unseal(with_key keyring.data_key, ws uuid, name text, sealed bytea, key_id integer)
 returns text
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  label constant text := unseal.ws || ' ' || unseal.name || E'\n';
+  fitting keyring.data_key := with_key;
+  opened text;
 begin
-  if unseal.key_id is not null then
-    return null;  -- Sealed by a key that this keyring does not have.
+  if unseal.key_id is null then
+    return convert_from(unseal.sealed, 'UTF8');
   end if;
-  return convert_from(unseal.sealed, 'UTF8');
+
+  if unseal.key_id is distinct from fitting.key_id then
+    fitting := keyring.any_key(unseal.key_id);
+  end if;
+  opened := keyring.decrypt(unseal.sealed, fitting.secret);
+  if starts_with(opened, label) then
+    return substr(opened, length(label) + 1);
+  end if;
+  return null;
 exception
-  -- The error would carry some of the bytes into the log.
-  when character_not_in_repertoire or untranslatable_character then
+  -- Why it does not open is nobody's business (it would be an oracle), and the error could carry bytes into the log.
+  when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
+    or invalid_parameter_value or data_corrupted then
     return null;
 end
 $$;
-comment on function keyring.unseal(uuid, text, bytea, integer) is
-  'Internal: the value of a workspace''s secret of this name; null if these bytes cannot be read as that.';
+comment on function keyring.unseal(keyring.data_key, uuid, text, bytea, integer) is
+  'Internal: the value of a workspace''s secret of this name; null if these bytes cannot be read as that.
+with_key: the key to try first; another key of the keyring is fetched by its id.';

@@ -15,6 +15,7 @@ declare
   target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(change_runtime.model, 'model');
   request constant text collate "C" := workspace.optional_text(change_runtime.request_id, 'request_id');
+  with_key keyring.data_key;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -24,15 +25,17 @@ begin
   end if;
 
   perform registry.hold();
+  perform keyring.hold();
+  with_key := keyring.active_key();
   if request is null then
     perform registry.require_runtime(target);
   end if;
-  current := workspace.lock_workspace(change_runtime.ws);
+  current := workspace.lock_workspace(with_key, change_runtime.ws);
 
   -- A replay is answered before anything is checked: its first try has moved the version, and the runtime may be gone since.
   if request is not null then
     answer := workspace.recorded_answer(
-      current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
+      with_key, current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
     );
     if answer.workspace_id is not null then
       return answer;
@@ -43,8 +46,8 @@ begin
   if change_runtime.expected_version <> current.version then
     perform workspace.version_conflict(current, change_runtime.expected_version);
   end if;
-  decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
-  return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);
+  decided := workspace.choose_model(with_key, current, target, wanted, change_runtime.restore);
+  return workspace.write_change(with_key, current, decided, 'change_runtime', change_runtime.restore, request);
 end
 $$;
 comment on function workspace.change_runtime(uuid, text, text, boolean, bigint, text) is

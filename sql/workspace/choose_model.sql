@@ -1,6 +1,7 @@
 -- Internal. The decision itself. Everything that switches a runtime, or previews it, asks here.
 
 create or replace function workspace.choose_model(
+  with_key keyring.data_key,
   current workspace.snapshot,
   runtime text,
   model text,
@@ -14,12 +15,13 @@ as $$
 declare
   decided workspace.decision;
   routing registry.routing;
+  last keyring.sealed_value;
 begin
   decided.runtime := choose_model.runtime;
 
   -- An explicit choice is strict: it is never replaced by another model.
   if choose_model.model is not null then
-    routing := registry.route(choose_model.runtime, choose_model.model, '{}');
+    routing := registry.route(choose_model.runtime, choose_model.model, current.credentials);
     if not routing.routable then
       perform registry.refuse_model(choose_model.runtime);
     end if;
@@ -41,21 +43,21 @@ begin
 
   decided.model := current.model;
   decided.model_source := 'kept';
-  routing := registry.route(choose_model.runtime, decided.model, '{}');
+  routing := registry.route(choose_model.runtime, decided.model, current.credentials);
 
   -- Orphaned. What replaces it comes from the workspace's own history or the registry, never from the caller.
   if not routing.routable and choose_model.restore then
-    decided.model := (
-      select keyring.unseal(c.workspace_id, 'MODEL', c.sealed, c.key_id)
-      from workspace.changes as c
-      where c.workspace_id = current.workspace_id
-        and c.runtime = choose_model.runtime
-        and c.sealed is not null
-      order by c.version desc
-      limit 1
-    );
+    select c.sealed, c.key_id
+    into last
+    from workspace.changes as c
+    where c.workspace_id = current.workspace_id
+      and c.runtime = choose_model.runtime
+      and c.sealed is not null
+    order by c.version desc
+    limit 1;
+    decided.model := keyring.unseal(with_key, current.workspace_id, 'MODEL', last.sealed, last.key_id);
     decided.model_source := 'restored';
-    routing := registry.route(choose_model.runtime, decided.model, '{}');
+    routing := registry.route(choose_model.runtime, decided.model, current.credentials);
   end if;
 
   if not routing.routable then
@@ -83,7 +85,7 @@ begin
           || registry.valid_models(choose_model.runtime),
         hint = 'Take another runtime, or name a model that this one accepts in the same call. Nothing was changed.';
     end if;
-    routing := registry.route(choose_model.runtime, decided.model, '{}');
+    routing := registry.route(choose_model.runtime, decided.model, current.credentials);
   end if;
 
   decided.provider := routing.provider;
@@ -91,5 +93,5 @@ begin
   return decided;
 end
 $$;
-comment on function workspace.choose_model(workspace.snapshot, text, text, boolean) is
+comment on function workspace.choose_model(keyring.data_key, workspace.snapshot, text, text, boolean) is
   'Internal: the model a workspace gets on a runtime, and why. Raises MODEL_NOT_REGISTERED, SECRET_UNREADABLE or NO_DEFAULT_MODEL.';

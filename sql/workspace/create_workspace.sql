@@ -14,6 +14,7 @@ declare
   target constant text collate "C" := registry.clean_text(create_workspace.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(create_workspace.model, 'model');
   moment timestamptz;
+  with_key keyring.data_key;
   absent workspace.snapshot;
   decided workspace.decision;
   described workspace.changes;
@@ -22,11 +23,14 @@ begin
   absent.workspace_id := coalesce(create_workspace.id, gen_random_uuid());
   absent.version := 0;
   absent.model_is_unreadable := false;
+  absent.credentials := '{}';
 
   perform registry.hold();
+  perform keyring.hold();
+  with_key := keyring.active_key();
   moment := clock_timestamp();
   perform registry.require_runtime(target);
-  decided := workspace.choose_model(absent, target, wanted, false);
+  decided := workspace.choose_model(with_key, absent, target, wanted, false);
 
   described := workspace.describe_change(absent, decided, 'create_workspace');
   described.version := 1;
@@ -37,7 +41,7 @@ begin
       moment, moment
     );
     if wanted is not null then
-      stored := workspace.store_model(absent.workspace_id, wanted);
+      stored := workspace.store_secret(with_key, absent.workspace_id, 'MODEL', wanted);
     end if;
     -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
     perform workspace.record_change(described, absent, stored, false, null);

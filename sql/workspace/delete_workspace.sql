@@ -5,12 +5,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  with_key keyring.data_key;
   current workspace.snapshot;
   decided workspace.decision;
   described workspace.changes;
 begin
   perform registry.hold();
-  current := workspace.lock_workspace(delete_workspace.ws);
+  perform keyring.hold();
+  with_key := keyring.usable_key();
+  current := workspace.lock_workspace(with_key, delete_workspace.ws);
   if delete_workspace.expected_version <> current.version then
     perform workspace.version_conflict(current, delete_workspace.expected_version);
   end if;

@@ -27,7 +27,7 @@ begin
   described.billed_to := decided.billed_to;
   described.billing_changed := false;
   if described.changed and current.model is not null then
-    previous := registry.route(current.runtime, current.model, '{}');
+    previous := registry.route(current.runtime, current.model, current.credentials);
     described.billing_changed := coalesce(previous.billed_to <> decided.billed_to, false);
   end if;
   return described;

@@ -1,6 +1,6 @@
--- Internal. The registry is held before (registry.hold).
+-- Internal. The registry and the keyring are held before (registry.hold, keyring.hold).
 
-create or replace function workspace.lock_workspace(ws uuid)
+create or replace function workspace.lock_workspace(with_key keyring.data_key, ws uuid)
 returns workspace.snapshot
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -18,8 +18,8 @@ begin
   if not found then
     perform workspace.workspace_not_found(lock_workspace.ws);
   end if;
-  return workspace.read_workspace(lock_workspace.ws);
+  return workspace.read_workspace(with_key, lock_workspace.ws);
 end
 $$;
-comment on function workspace.lock_workspace(uuid) is
+comment on function workspace.lock_workspace(keyring.data_key, uuid) is
   'Internal: locks a workspace until the transaction ends and reads it. Raises as read_workspace does.';

@@ -1,6 +1,7 @@
 -- Internal. What a request_id settles: a caller that lost our answer asks again and gets the same one.
 
 create or replace function workspace.recorded_answer(
+  with_key keyring.data_key,
   ws uuid,
   request_id text,
   action text,
@@ -30,8 +31,8 @@ begin
 
   answer := workspace.change_of(
     recorded,
-    keyring.unseal(recorded.workspace_id, 'MODEL', recorded.previous_sealed, recorded.previous_key_id),
-    keyring.unseal(recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id)
+    keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.previous_sealed, recorded.previous_key_id),
+    keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id)
   );
 
   if recorded.sealed is not null and answer.model is null then
@@ -54,5 +55,5 @@ begin
   return answer;
 end
 $$;
-comment on function workspace.recorded_answer(uuid, text, text, text, text, boolean) is
+comment on function workspace.recorded_answer(keyring.data_key, uuid, text, text, text, text, boolean) is
   'Internal: the answer recorded for this request, null if there is none. Raises REQUEST_ID_REUSED if it was a different request.';

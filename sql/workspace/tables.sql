@@ -50,12 +50,13 @@ create table workspace.changes (
   request_id text collate "C",
   changed_at timestamptz not null,
   txid xid8 not null,
+  secret text collate "C",
   constraint changes_pkey primary key (workspace_id, version)
 );
 create unique index changes_workspace_id_request_id_key
   on workspace.changes (workspace_id, request_id) where request_id is not null;
 comment on table workspace.changes is
-  'Every write to a workspace, in order; nothing is updated or deleted here. It outlives its workspace.';
+  'Every write to a workspace, in order; nothing is deleted here, and only keyring.reseal rewrites sealed bytes. It outlives its workspace.';
 comment on column workspace.changes.action is 'The function that made the change.';
 comment on column workspace.changes.changed is
   'False: the call found nothing to do and is recorded because it had a request_id.';
@@ -66,6 +67,7 @@ comment on column workspace.changes.model_source is
   'Where the model came from: requested, kept, restored, equivalent, default or none.';
 comment on column workspace.changes.restore is 'Whether change_runtime was asked to restore.';
 comment on column workspace.changes.actor is 'The setting runtime_registry.actor, else the session user.';
+comment on column workspace.changes.secret is 'The secret that set_secret or delete_secret changed; null: the model''s or none.';
 comment on column workspace.changes.txid is 'The transaction that made the change.';
 
 create type workspace.change as (
@@ -122,9 +124,26 @@ create type workspace.history_entry as (
   billed_to text,
   actor text,
   request_id text,
-  changed_at timestamptz
+  changed_at timestamptz,
+  secret text
 );
-comment on type workspace.history_entry is 'One change of a workspace, with its models readable; a model that cannot be read any more is null.';
+comment on type workspace.history_entry is
+  'One change of a workspace, with its models readable; a model that cannot be read any more is null. secret: the name of the secret that
+set_secret or delete_secret changed, never its value.';
+
+create type workspace.secret_entry as (
+  name text,
+  updated_at timestamptz
+);
+comment on type workspace.secret_entry is 'A secret that a workspace has; never its value.';
+
+create type workspace.key_use as (
+  key_id integer,
+  secrets bigint,
+  history bigint,
+  unreadable bigint
+);
+comment on type workspace.key_use is 'Internal: how many values a key sealed (null: stored plain), and how many of them do not open.';
 
 create type workspace.snapshot as (
   workspace_id uuid,
@@ -133,9 +152,11 @@ create type workspace.snapshot as (
   sealed bytea,
   key_id integer,
   model text,
-  model_is_unreadable boolean
+  model_is_unreadable boolean,
+  credentials text[]
 );
-comment on type workspace.snapshot is 'Internal: what a decision about a workspace starts from.';
+comment on type workspace.snapshot is
+  'Internal: what a decision about a workspace starts from. credentials: the names of its secrets besides MODEL.';
 
 create type workspace.decision as (
   runtime text,

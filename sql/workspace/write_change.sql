@@ -1,6 +1,7 @@
 -- Internal. The workspace's row is locked before. All of it or, if any statement fails, nothing.
 
 create or replace function workspace.write_change(
+  with_key keyring.data_key,
   current workspace.snapshot,
   decided workspace.decision,
   action text,
@@ -30,7 +31,7 @@ begin
       delete from workspace.secrets as s where s.workspace_id = current.workspace_id and s.key = 'MODEL';
       stored := null;
     else
-      stored := workspace.store_model(current.workspace_id, decided.model);
+      stored := workspace.store_secret(with_key, current.workspace_id, 'MODEL', decided.model);
     end if;
   end if;
 
@@ -43,5 +44,5 @@ begin
   return workspace.change_of(described, current.model, decided.model);
 end
 $$;
-comment on function workspace.write_change(workspace.snapshot, workspace.decision, text, boolean, text) is
+comment on function workspace.write_change(keyring.data_key, workspace.snapshot, workspace.decision, text, boolean, text) is
   'Internal: stores what was decided about an existing workspace, records it and says what was done.';

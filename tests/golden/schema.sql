@@ -34,6 +34,20 @@ COMMENT ON SCHEMA keyring IS 'How secrets are sealed. seal and unseal are the on
 
 
 --
+-- Name: pgcrypto; Type: SCHEMA; Schema: -; Owner: -
+--
+
+CREATE SCHEMA pgcrypto;
+
+
+--
+-- Name: SCHEMA pgcrypto; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON SCHEMA pgcrypto IS 'The extension pgcrypto, for Runtime Registry.';
+
+
+--
 -- Name: registry; Type: SCHEMA; Schema: -; Owner: -
 --
 
@@ -62,6 +76,20 @@ COMMENT ON SCHEMA workspace IS 'The workspaces: one runtime and one model each, 
 
 
 --
+-- Name: pgcrypto; Type: EXTENSION; Schema: -; Owner: -
+--
+
+CREATE EXTENSION IF NOT EXISTS pgcrypto WITH SCHEMA pgcrypto;
+
+
+--
+-- Name: EXTENSION pgcrypto; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON EXTENSION pgcrypto IS 'cryptographic functions';
+
+
+--
 -- Name: registry_load; Type: TYPE; Schema: fleet; Owner: -
 --
 
@@ -87,6 +115,44 @@ orphans: the workspaces whose model this manifest leaves unroutable, an array of
 
 
 --
+-- Name: data_key; Type: TYPE; Schema: keyring; Owner: -
+--
+
+CREATE TYPE keyring.data_key AS (
+	key_id integer,
+	secret text
+);
+
+
+--
+-- Name: TYPE data_key; Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON TYPE keyring.data_key IS 'Internal: an opened data key; all null where the keyring has none.';
+
+
+--
+-- Name: reseal_progress; Type: TYPE; Schema: keyring; Owner: -
+--
+
+CREATE TYPE keyring.reseal_progress AS (
+	next_after uuid,
+	resealed bigint,
+	unreadable bigint,
+	skipped bigint
+);
+
+
+--
+-- Name: TYPE reseal_progress; Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON TYPE keyring.reseal_progress IS 'What a batch of keyring.reseal did.
+next_after: where the next batch goes on; null: this was the last. resealed: values that the active key seals now. unreadable: values that
+nothing opens, left as they are. skipped: workspaces that somebody held.';
+
+
+--
 -- Name: sealed_value; Type: TYPE; Schema: keyring; Owner: -
 --
 
@@ -101,6 +167,30 @@ CREATE TYPE keyring.sealed_value AS (
 --
 
 COMMENT ON TYPE keyring.sealed_value IS 'Internal: the bytes to store, and the key that sealed them (null: plain).';
+
+
+--
+-- Name: status_entry; Type: TYPE; Schema: keyring; Owner: -
+--
+
+CREATE TYPE keyring.status_entry AS (
+	key_id integer,
+	state text,
+	created_at timestamp with time zone,
+	retired_at timestamp with time zone,
+	secrets bigint,
+	history bigint,
+	unreadable bigint
+);
+
+
+--
+-- Name: TYPE status_entry; Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON TYPE keyring.status_entry IS 'A key, and what it seals; never a value.
+key_id: the key; null: what is stored plain. state: active, retired, plain, or missing (values refer to it, but the keyring does not have it).
+secrets, history: how many secrets, and models in the history, it seals. unreadable: how many of them do not open; null: not tried.';
 
 
 --
@@ -251,7 +341,8 @@ CREATE TYPE workspace.history_entry AS (
 	billed_to text,
 	actor text,
 	request_id text,
-	changed_at timestamp with time zone
+	changed_at timestamp with time zone,
+	secret text
 );
 
 
@@ -259,7 +350,44 @@ CREATE TYPE workspace.history_entry AS (
 -- Name: TYPE history_entry; Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON TYPE workspace.history_entry IS 'One change of a workspace, with its models readable; a model that cannot be read any more is null.';
+COMMENT ON TYPE workspace.history_entry IS 'One change of a workspace, with its models readable; a model that cannot be read any more is null. secret: the name of the secret that
+set_secret or delete_secret changed, never its value.';
+
+
+--
+-- Name: key_use; Type: TYPE; Schema: workspace; Owner: -
+--
+
+CREATE TYPE workspace.key_use AS (
+	key_id integer,
+	secrets bigint,
+	history bigint,
+	unreadable bigint
+);
+
+
+--
+-- Name: TYPE key_use; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON TYPE workspace.key_use IS 'Internal: how many values a key sealed (null: stored plain), and how many of them do not open.';
+
+
+--
+-- Name: secret_entry; Type: TYPE; Schema: workspace; Owner: -
+--
+
+CREATE TYPE workspace.secret_entry AS (
+	name text,
+	updated_at timestamp with time zone
+);
+
+
+--
+-- Name: TYPE secret_entry; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON TYPE workspace.secret_entry IS 'A secret that a workspace has; never its value.';
 
 
 --
@@ -273,7 +401,8 @@ CREATE TYPE workspace.snapshot AS (
 	sealed bytea,
 	key_id integer,
 	model text,
-	model_is_unreadable boolean
+	model_is_unreadable boolean,
+	credentials text[]
 );
 
 
@@ -281,7 +410,7 @@ CREATE TYPE workspace.snapshot AS (
 -- Name: TYPE snapshot; Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON TYPE workspace.snapshot IS 'Internal: what a decision about a workspace starts from.';
+COMMENT ON TYPE workspace.snapshot IS 'Internal: what a decision about a workspace starts from. credentials: the names of its secrets besides MODEL.';
 
 
 --
@@ -323,6 +452,7 @@ declare
   problems_total bigint;
   current_revision bigint;
   current_manifest jsonb;
+  with_key keyring.data_key;
   unroutable_before uuid[];
   in_use jsonb;
   load fleet.registry_load;
@@ -337,14 +467,7 @@ begin
     perform registry.invalid_argument('dry_run', 'is null');
   end if;
 
-  -- A snapshot from before the lock would hide the workspaces written until then.
-  if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
-    raise exception using
-      errcode = 'PT400',
-      message = 'A registry can only be loaded at the isolation level READ COMMITTED.',
-      detail = jsonb_build_object('code', 'ISOLATION_UNSUPPORTED', 'isolation', current_setting('transaction_isolation')),
-      hint = 'Begin the transaction with: begin isolation level read committed.';
-  end if;
+  perform registry.require_read_committed();
 
   -- Before the lock: the manifest is judged by itself, and nobody has to wait for that.
   select
@@ -363,6 +486,7 @@ begin
   -- Waits for everybody who decides by the current registry, and keeps them out until the end (registry.hold). Those who
   -- only read are not disturbed.
   lock table registry.state in exclusive mode;
+  with_key := keyring.active_key();
 
   select s.revision, coalesce(r.manifest, '{}')
   into current_revision, current_manifest
@@ -396,7 +520,7 @@ begin
       hint = 'Keep the runtime in the manifest until its workspaces have another. Nothing was changed.';
   end if;
 
-  unroutable_before := array(select before.id from fleet.unroutable_workspaces() as before (id));
+  unroutable_before := array(select before.id from fleet.unroutable_workspaces(with_key) as before (id));
   begin
     perform registry.replace_registry(load_registry.manifest, current_revision + 1, workspace.actor());
 
@@ -404,7 +528,7 @@ begin
       jsonb_agg(jsonb_build_object('workspace_id', w.id, 'runtime', w.runtime) order by w.id), '[]'
     )
     into load.orphans
-    from fleet.unroutable_workspaces() as after (id)
+    from fleet.unroutable_workspaces(with_key) as after (id)
     join workspace.workspaces as w on w.id = after.id
     left join unnest(unroutable_before) as before (id) on before.id = after.id
     where before.id is null;
@@ -449,87 +573,839 @@ Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RU
 
 
 --
--- Name: unroutable_workspaces(); Type: FUNCTION; Schema: fleet; Owner: -
+-- Name: unroutable_workspaces(keyring.data_key); Type: FUNCTION; Schema: fleet; Owner: -
 --
 
-CREATE FUNCTION fleet.unroutable_workspaces() RETURNS SETOF uuid
+CREATE FUNCTION fleet.unroutable_workspaces(with_key keyring.data_key) RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  stored record;
+  model text;
+  pair text;
+  routable jsonb := '{}';
 begin
-  -- A fleet has many workspaces and few distinct pairs: each pair is routed once.
-  return query
-    with stored as materialized (
-      select w.id, w.runtime, keyring.unseal(w.id, s.key, s.sealed, s.key_id) as model
-      from workspace.workspaces as w
-      join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
-    ),
-    routed as materialized (
-      select pair.runtime, pair.model, (registry.route(pair.runtime, pair.model, '{}')).routable as is_routable
-      from (select distinct s.runtime, s.model from stored as s) as pair
-    )
-    select s.id
-    from stored as s
-    left join routed as r on r.runtime = s.runtime and r.model = s.model
-    where r.is_routable is not true;
+  -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql). A fleet has many workspaces and few
+  -- distinct pairs: each pair is routed once.
+  for stored in
+    select w.id, w.runtime, s.key, s.sealed, s.key_id
+    from workspace.workspaces as w
+    join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
+  loop
+    model := keyring.unseal(with_key, stored.id, stored.key, stored.sealed, stored.key_id);
+    pair := stored.runtime || E'\n' || model;
+    if not routable ? pair then
+      routable := routable
+        || jsonb_build_object(pair, (registry.route(stored.runtime, model, '{}')).routable);
+    end if;
+    if model is null or not (routable -> pair)::boolean then
+      return next stored.id;
+    end if;
+  end loop;
 end
 $$;
 
 
 --
--- Name: FUNCTION unroutable_workspaces(); Type: COMMENT; Schema: fleet; Owner: -
+-- Name: FUNCTION unroutable_workspaces(with_key keyring.data_key); Type: COMMENT; Schema: fleet; Owner: -
 --
 
-COMMENT ON FUNCTION fleet.unroutable_workspaces() IS 'Internal: the workspaces whose model is not routable on their runtime, or cannot be read.';
+COMMENT ON FUNCTION fleet.unroutable_workspaces(with_key keyring.data_key) IS 'Internal: the workspaces whose model is not routable on their runtime, or cannot be read.';
 
 
 --
--- Name: seal(uuid, text, text); Type: FUNCTION; Schema: keyring; Owner: -
+-- Name: active_key(); Type: FUNCTION; Schema: keyring; Owner: -
 --
 
-CREATE FUNCTION keyring.seal(ws uuid, name text, value text) RETURNS keyring.sealed_value
+CREATE FUNCTION keyring.active_key() RETURNS keyring.data_key
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  active keyring.keys;
+  key keyring.data_key;
 begin
-  return (convert_to(seal.value, 'UTF8'), null)::keyring.sealed_value;
-end
-$$;
-
-
---
--- Name: FUNCTION seal(ws uuid, name text, value text); Type: COMMENT; Schema: keyring; Owner: -
---
-
-COMMENT ON FUNCTION keyring.seal(ws uuid, name text, value text) IS 'Internal: the bytes to store for a workspace''s secret of this name.';
-
-
---
--- Name: unseal(uuid, text, bytea, integer); Type: FUNCTION; Schema: keyring; Owner: -
---
-
-CREATE FUNCTION keyring.unseal(ws uuid, name text, sealed bytea, key_id integer) RETURNS text
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  if unseal.key_id is not null then
-    return null;  -- Sealed by a key that this keyring does not have.
+  select k.* into active from keyring.keys as k where k.state = 'active';
+  if not found then
+    return null;
   end if;
-  return convert_from(unseal.sealed, 'UTF8');
+  key := keyring.open_key(active);
+  if key.key_id is null then
+    perform keyring.session_kek();
+    perform keyring.key_missing('does not fit this keyring');
+  end if;
+  return key;
+end
+$$;
+
+
+--
+-- Name: FUNCTION active_key(); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.active_key() IS 'Internal: the key that seals, opened; null if the keyring has none. Raises ENCRYPTION_KEY_MISSING.';
+
+
+--
+-- Name: add_key(text); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.add_key(kek text) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  moment constant timestamptz := clock_timestamp();
+  key keyring.data_key;
+  wrapped bytea;
+begin
+  update keyring.keys as k set state = 'retired', retired_at = moment where k.state = 'active';
+
+  -- The newest key is the active one and never removed, so no id is used twice.
+  key.key_id := (select coalesce(max(k.id), 0) + 1 from keyring.keys as k);
+  key.secret := keyring.random_key();
+  wrapped := keyring.wrap(key, add_key.kek);
+  insert into keyring.keys (id, wrapped, state, created_at)
+  values (key.key_id, wrapped, 'active', moment);
+  return key.key_id;
+end
+$$;
+
+
+--
+-- Name: FUNCTION add_key(kek text); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.add_key(kek text) IS 'Internal: a new active key, wrapped by the KEK; the one before is retired.';
+
+
+--
+-- Name: any_key(integer); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.any_key(key_id integer) RETURNS keyring.data_key
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  asked keyring.keys;
+begin
+  select k.* into asked from keyring.keys as k where k.id = any_key.key_id;
+  return keyring.open_key(asked);
+end
+$$;
+
+
+--
+-- Name: FUNCTION any_key(key_id integer); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.any_key(key_id integer) IS 'Internal: a key of the keyring, active or retired, opened; null if there is none or the KEK does not fit.';
+
+
+--
+-- Name: decrypt(bytea, text); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.decrypt(message bytea, key text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN pgcrypto.pgp_sym_decrypt(message, key);
+
+
+--
+-- Name: FUNCTION decrypt(message bytea, key text); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.decrypt(message bytea, key text) IS 'Internal: what keyring.encrypt was given; an error for any other bytes or key.';
+
+
+--
+-- Name: encrypt(text, text); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.encrypt(value text, key text) RETURNS bytea
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN pgcrypto.pgp_sym_encrypt(value, key, 's2k-mode=1, cipher-algo=aes256, compress-algo=0'::text);
+
+
+--
+-- Name: FUNCTION encrypt(value text, key text); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.encrypt(value text, key text) IS 'Internal: an OpenPGP message, as gpg --decrypt opens it.';
+
+
+--
+-- Name: hold(); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.hold() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- Held to the end of the transaction, against the exclusive lock of those who change the keys: a key cannot be removed
+  -- while somebody seals with it.
+  lock table keyring.keys in row share mode;
+
+  -- As in registry.hold: a snapshot from before a change of keys would seal with a key that may be gone.
+  if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+    perform from keyring.keys as k for share;
+  end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION hold(); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.hold() IS 'Internal: keeps the keys as they are until the transaction ends. Raises 40001 if the transaction''s snapshot is older than they are.';
+
+
+--
+-- Name: init(); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.init() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  kek constant text := keyring.strong_kek('runtime_registry.kek');
+begin
+  perform keyring.lock();
+  if exists (select from keyring.keys as k) then
+    raise exception using
+      errcode = 'PT409',
+      message = 'The keyring has keys already.',
+      detail = jsonb_build_object('code', 'KEYRING_EXISTS'),
+      hint = 'Call keyring.rotate to make a new one.';
+  end if;
+  return keyring.add_key(kek);
+end
+$$;
+
+
+--
+-- Name: FUNCTION init(); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.init() IS 'Turns encryption on by making the first key.
+It is wrapped by the session''s key-encryption key: the setting runtime_registry.kek, 32 random bytes in base64 or hex. Returns the key''s id.
+From now on every secret that is written is sealed, and sessions that write or read models need the setting. What is stored plain stays
+readable; keyring.reseal seals it.
+Errors: ENCRYPTION_KEY_MISSING, INVALID_ARGUMENT (the setting is no such key), KEYRING_EXISTS, ISOLATION_UNSUPPORTED.';
+
+
+--
+-- Name: key_missing(text); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.key_missing(problem text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception using
+    errcode = 'PT500',
+    message = format('The session''s key-encryption key %s.', key_missing.problem),
+    detail = jsonb_build_object('code', 'ENCRYPTION_KEY_MISSING'),
+    hint = 'Give the session the setting runtime_registry.kek. Nothing was changed.';
+end
+$$;
+
+
+--
+-- Name: FUNCTION key_missing(problem text); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.key_missing(problem text) IS 'Internal: raises ENCRYPTION_KEY_MISSING.';
+
+
+--
+-- Name: lock(); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.lock() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform registry.require_read_committed();
+
+  -- Waits for everybody who is sealing (keyring.hold) and keeps new ones out to the end of the transaction. Who only reads
+  -- is not disturbed.
+  lock table keyring.keys in exclusive mode;
+end
+$$;
+
+
+--
+-- Name: FUNCTION lock(); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.lock() IS 'Internal: keeps everybody else from sealing, and from changing the keys, until the transaction ends. Raises ISOLATION_UNSUPPORTED.';
+
+
+
+
+--
+-- Name: keys; Type: TABLE; Schema: keyring; Owner: -
+--
+
+CREATE TABLE keyring.keys (
+    id integer NOT NULL,
+    wrapped bytea NOT NULL,
+    state text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    retired_at timestamp with time zone
+);
+
+
+--
+-- Name: TABLE keys; Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON TABLE keyring.keys IS 'The data keys, wrapped by the KEK. One is active and seals; retired ones only open.';
+
+
+--
+-- Name: COLUMN keys.wrapped; Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON COLUMN keyring.keys.wrapped IS 'The data key with its id, sealed with the KEK: proof that a KEK fits.';
+
+
+--
+-- Name: COLUMN keys.state; Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON COLUMN keyring.keys.state IS 'active or retired.';
+
+
+--
+-- Name: open_key(keyring.keys); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.open_key(stored keyring.keys) RETURNS keyring.data_key
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  key keyring.data_key := keyring.unwrap(stored.id, stored.wrapped, current_setting('runtime_registry.kek', true));
+begin
+  if key.key_id is null then
+    key := keyring.unwrap(stored.id, stored.wrapped, current_setting('runtime_registry.new_kek', true));
+  end if;
+  return key;
+end
+$$;
+
+
+--
+-- Name: FUNCTION open_key(stored keyring.keys); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.open_key(stored keyring.keys) IS 'Internal: a key of the keyring, opened; null if the session has no key-encryption key that fits.';
+
+
+--
+-- Name: random_key(); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.random_key() RETURNS text
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN encode(pgcrypto.gen_random_bytes(32), 'hex'::text);
+
+
+--
+-- Name: FUNCTION random_key(); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.random_key() IS 'Internal: 32 random bytes in hex.';
+
+
+--
+-- Name: reseal(uuid, integer); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.reseal(after uuid DEFAULT NULL::uuid, batch integer DEFAULT 1000) RETURNS keyring.reseal_progress
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  with_key keyring.data_key;
+  ids uuid[];
+  ws uuid;
+  progress keyring.reseal_progress := (null, 0, 0, 0);
+  counted keyring.reseal_progress;
+begin
+  if reseal.batch is null or reseal.batch not between 1 and 100000 then
+    perform registry.invalid_argument('batch', 'must be between 1 and 100000');
+  end if;
+
+  perform keyring.hold();
+  with_key := keyring.active_key();
+  if with_key.key_id is null then
+    return progress;  -- Without a key there is nothing to seal with, and nothing sealed.
+  end if;
+
+  -- A deleted workspace is in changes only.
+  ids := array(
+    select c.workspace_id
+    from workspace.changes as c
+    where c.workspace_id > coalesce(reseal.after, '00000000-0000-0000-0000-000000000000')
+    group by c.workspace_id
+    order by c.workspace_id
+    limit reseal.batch
+  );
+  foreach ws in array ids loop
+    counted := workspace.reseal_workspace(with_key, ws);
+    progress.resealed := progress.resealed + counted.resealed;
+    progress.unreadable := progress.unreadable + counted.unreadable;
+    progress.skipped := progress.skipped + counted.skipped;
+    progress.next_after := ws;
+  end loop;
+  if cardinality(ids) < reseal.batch then
+    progress.next_after := null;
+  end if;
+  return progress;
+end
+$$;
+
+
+--
+-- Name: FUNCTION reseal(after uuid, batch integer); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.reseal(after uuid, batch integer) IS 'Seals with the active key what is stored plain or under another key, the history too.
+It does the next batch of workspaces, in the order of their ids. A workspace that somebody holds is not waited for.
+after: go on after this workspace; null: from the beginning. batch: how many workspaces at most.
+Returns where to go on (next_after; null: this was the last batch) and how many values were resealed, are unreadable (left as they are), and
+how many workspaces were skipped: run through again until none is. Each batch is worth a transaction of its own.
+Errors: INVALID_ARGUMENT, ENCRYPTION_KEY_MISSING.';
+
+
+--
+-- Name: reseal_value(keyring.data_key, uuid, text, bytea, integer); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.reseal_value(with_key keyring.data_key, ws uuid, name text, sealed bytea, key_id integer) RETURNS keyring.sealed_value
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  value text;
+begin
+  if reseal_value.key_id is not distinct from with_key.key_id then
+    return (reseal_value.sealed, reseal_value.key_id)::keyring.sealed_value;
+  end if;
+  value := keyring.unseal(with_key, reseal_value.ws, reseal_value.name, reseal_value.sealed, reseal_value.key_id);
+  if value is null then
+    return null;
+  end if;
+  return keyring.seal(with_key, reseal_value.ws, reseal_value.name, value);
+end
+$$;
+
+
+--
+-- Name: FUNCTION reseal_value(with_key keyring.data_key, ws uuid, name text, sealed bytea, key_id integer); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.reseal_value(with_key keyring.data_key, ws uuid, name text, sealed bytea, key_id integer) IS 'Internal: a sealed value, sealed by this key; null if it cannot be read.';
+
+
+--
+-- Name: retire(integer); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.retire(key_id integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  state text;
+  used bigint;
+begin
+  if retire.key_id is null then
+    perform registry.invalid_argument('key_id', 'is null');
+  end if;
+
+  perform keyring.lock();
+  select k.state into state from keyring.keys as k where k.id = retire.key_id;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('The keyring has no key %s.', retire.key_id),
+      detail = jsonb_build_object('code', 'KEY_NOT_FOUND', 'key_id', retire.key_id),
+      hint = 'Call keyring.status to see the keys.';
+  end if;
+  used := (select count(*) from workspace.key_uses(false) as u where u.key_id = retire.key_id);
+  if state = 'active' or used > 0 then
+    raise exception using
+      errcode = 'PT409',
+      message = format('The key %s is in use.', retire.key_id),
+      detail = jsonb_build_object('code', 'KEY_IN_USE', 'key_id', retire.key_id, 'state', state, 'values', used),
+      hint = 'Make another key active with keyring.rotate, and move to it what this one sealed with keyring.reseal.';
+  end if;
+  delete from keyring.keys as k where k.id = retire.key_id;
+end
+$$;
+
+
+--
+-- Name: FUNCTION retire(key_id integer); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.retire(key_id integer) IS 'Removes a key that seals nothing any more. What an older backup holds under it stays readable only with that backup''s keyring.
+key_id: the key.
+Errors: INVALID_ARGUMENT, KEY_NOT_FOUND, KEY_IN_USE (it is active, or a secret or the history refers to it),
+ISOLATION_UNSUPPORTED (only at READ COMMITTED is it seen who refers to it).';
+
+
+--
+-- Name: rewrap(); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.rewrap() RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  kek constant text := keyring.session_kek();
+  new_kek constant text := keyring.strong_kek('runtime_registry.new_kek');
+  wrapped keyring.keys;
+  key keyring.data_key;
+  rewrapped bytea;
+  keys bigint := 0;
+begin
+  perform keyring.lock();
+  for wrapped in select k.* from keyring.keys as k order by k.id loop
+    key := keyring.unwrap(wrapped.id, wrapped.wrapped, kek);
+    if key.key_id is null then
+      perform keyring.key_missing('does not fit this keyring');
+    end if;
+    rewrapped := keyring.wrap(key, new_kek);
+    update keyring.keys as k set wrapped = rewrapped where k.id = key.key_id;
+    keys := keys + 1;
+  end loop;
+  return keys;
+end
+$$;
+
+
+--
+-- Name: FUNCTION rewrap(); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.rewrap() IS 'Changes the key-encryption key.
+It opens every key with the setting runtime_registry.kek and wraps it with runtime_registry.new_kek (32 random bytes in base64 or hex). No
+secret is touched. Returns how many keys there are.
+All or nothing. Sessions that have both settings work before and after, so nobody needs to stop: give them both, rewrap, then give them the new
+one as runtime_registry.kek. A KEK is a setting, never an argument: arguments end up in logs.
+Errors: ENCRYPTION_KEY_MISSING, INVALID_ARGUMENT, ISOLATION_UNSUPPORTED.';
+
+
+--
+-- Name: rotate(); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.rotate() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  kek constant text := keyring.session_kek();
+  active keyring.keys;
+  opened keyring.data_key;
+begin
+  perform keyring.lock();
+  select k.* into active from keyring.keys as k where k.state = 'active';
+  if not found then
+    raise exception using
+      errcode = 'PT409',
+      message = 'The keyring has no key to rotate.',
+      detail = jsonb_build_object('code', 'KEYRING_EMPTY'),
+      hint = 'Call keyring.init to make the first one.';
+  end if;
+
+  -- This very KEK, not runtime_registry.new_kek: one KEK wraps all keys.
+  opened := keyring.unwrap(active.id, active.wrapped, kek);
+  if opened.key_id is null then
+    perform keyring.key_missing('does not fit this keyring');
+  end if;
+  return keyring.add_key(kek);
+end
+$$;
+
+
+--
+-- Name: FUNCTION rotate(); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.rotate() IS 'Makes a new active key and retires the one before, which goes on opening what it sealed. Returns the new key''s id.
+Call keyring.reseal until it is done, then keyring.retire for the old key.
+Errors: ENCRYPTION_KEY_MISSING, KEYRING_EMPTY, ISOLATION_UNSUPPORTED.';
+
+
+--
+-- Name: seal(keyring.data_key, uuid, text, text); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.seal(with_key keyring.data_key, ws uuid, name text, value text) RETURNS keyring.sealed_value
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if with_key.key_id is null then
+    return (convert_to(seal.value, 'UTF8'), null)::keyring.sealed_value;
+  end if;
+  return (
+    keyring.encrypt(seal.ws || ' ' || seal.name || E'\n' || seal.value, with_key.secret), with_key.key_id
+  )::keyring.sealed_value;
+end
+$$;
+
+
+--
+-- Name: FUNCTION seal(with_key keyring.data_key, ws uuid, name text, value text); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.seal(with_key keyring.data_key, ws uuid, name text, value text) IS 'Internal: the bytes to store for a workspace''s secret of this name, sealed with the key; plain without one.';
+
+
+--
+-- Name: session_kek(text); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.session_kek(setting text DEFAULT 'runtime_registry.kek'::text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  kek constant text := current_setting(session_kek.setting, true);
+begin
+  if kek is null or kek = '' then
+    perform keyring.key_missing(format('is not set (%s)', session_kek.setting));
+  end if;
+  return kek;
+end
+$$;
+
+
+--
+-- Name: FUNCTION session_kek(setting text); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.session_kek(setting text) IS 'Internal: the key-encryption key that the session brought. Raises ENCRYPTION_KEY_MISSING.';
+
+
+--
+-- Name: status(boolean); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.status(verify boolean DEFAULT false) RETURNS SETOF keyring.status_entry
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if status.verify is null then
+    perform registry.invalid_argument('verify', 'is null');
+  end if;
+
+  return query
+    select
+      coalesce(k.id, u.key_id),
+      case when k.id is null and u.key_id is null then 'plain' else coalesce(k.state, 'missing') end,
+      k.created_at,
+      k.retired_at,
+      coalesce(sum(u.secrets), 0)::bigint,
+      coalesce(sum(u.history), 0)::bigint,
+      case when status.verify then coalesce(sum(u.unreadable), 0)::bigint end
+    from keyring.keys as k
+    full join workspace.key_uses(status.verify) as u on u.key_id = k.id
+    group by k.id, u.key_id, k.state, k.created_at, k.retired_at
+    order by 1 nulls first;
+end
+$$;
+
+
+--
+-- Name: FUNCTION status(verify boolean); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.status(verify boolean) IS 'The keys, and how many secrets and models in the history each of them seals; never a value.
+verify: open every value too and count those that do not open; this needs the session''s key-encryption key.
+It reads all that is stored.
+Errors: INVALID_ARGUMENT; ENCRYPTION_KEY_MISSING with verify.';
+
+
+--
+-- Name: strong_kek(text); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.strong_kek(setting text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  kek constant text := keyring.session_kek(strong_kek.setting);
+  bytes bytea;
+begin
+  begin
+    bytes := decode(kek, case when length(kek) = 64 then 'hex' else 'base64' end);
+  exception
+    when invalid_parameter_value then
+      null;  -- The error would show the KEK.
+  end;
+  -- No S2K could save a passphrase: the messages are made without iterations.
+  if octet_length(bytes) is distinct from 32 then
+    raise exception using
+      errcode = 'PT400',
+      message = format('The setting %s is no key-encryption key.', strong_kek.setting),
+      detail = jsonb_build_object(
+        'code', 'INVALID_ARGUMENT',
+        'argument', strong_kek.setting,
+        'problem', 'must be 32 random bytes in base64 or hex'
+      ),
+      hint = 'Run openssl rand -base64 32 to make one.';
+  end if;
+  return kek;
+end
+$$;
+
+
+--
+-- Name: FUNCTION strong_kek(setting text); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.strong_kek(setting text) IS 'Internal: the session''s KEK if it has the form of one. Raises ENCRYPTION_KEY_MISSING or INVALID_ARGUMENT.';
+
+
+--
+-- Name: unseal(keyring.data_key, uuid, text, bytea, integer); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.unseal(with_key keyring.data_key, ws uuid, name text, sealed bytea, key_id integer) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  label constant text := unseal.ws || ' ' || unseal.name || E'\n';
+  fitting keyring.data_key := with_key;
+  opened text;
+begin
+  if unseal.key_id is null then
+    return convert_from(unseal.sealed, 'UTF8');
+  end if;
+
+  if unseal.key_id is distinct from fitting.key_id then
+    fitting := keyring.any_key(unseal.key_id);
+  end if;
+  opened := keyring.decrypt(unseal.sealed, fitting.secret);
+  if starts_with(opened, label) then
+    return substr(opened, length(label) + 1);
+  end if;
+  return null;
 exception
-  -- The error would carry some of the bytes into the log.
-  when character_not_in_repertoire or untranslatable_character then
+  -- Why it does not open is nobody's business (it would be an oracle), and the error could carry bytes into the log.
+  when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
+    or invalid_parameter_value or data_corrupted then
     return null;
 end
 $$;
 
 
 --
--- Name: FUNCTION unseal(ws uuid, name text, sealed bytea, key_id integer); Type: COMMENT; Schema: keyring; Owner: -
+-- Name: FUNCTION unseal(with_key keyring.data_key, ws uuid, name text, sealed bytea, key_id integer); Type: COMMENT; Schema: keyring; Owner: -
 --
 
-COMMENT ON FUNCTION keyring.unseal(ws uuid, name text, sealed bytea, key_id integer) IS 'Internal: the value of a workspace''s secret of this name; null if these bytes cannot be read as that.';
+COMMENT ON FUNCTION keyring.unseal(with_key keyring.data_key, ws uuid, name text, sealed bytea, key_id integer) IS 'Internal: the value of a workspace''s secret of this name; null if these bytes cannot be read as that.
+with_key: the key to try first; another key of the keyring is fetched by its id.';
+
+
+--
+-- Name: unwrap(integer, bytea, text); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.unwrap(key_id integer, wrapped bytea, kek text) RETURNS keyring.data_key
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  label constant text := format(E'runtime-registry key %s\n', unwrap.key_id);
+  opened text;
+begin
+  opened := keyring.decrypt(unwrap.wrapped, unwrap.kek);
+  if starts_with(opened, label) then
+    return (unwrap.key_id, substr(opened, length(label) + 1))::keyring.data_key;
+  end if;
+  return null;
+exception
+  -- Why it does not open is nobody's business: it would be an oracle.
+  when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
+    or invalid_parameter_value or data_corrupted then
+    return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION unwrap(key_id integer, wrapped bytea, kek text); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.unwrap(key_id integer, wrapped bytea, kek text) IS 'Internal: a wrapped data key, opened; null if the KEK does not fit.';
+
+
+--
+-- Name: usable_key(); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.usable_key() RETURNS keyring.data_key
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  active keyring.keys;
+begin
+  select k.* into active from keyring.keys as k where k.state = 'active';
+  return keyring.open_key(active);
+end
+$$;
+
+
+--
+-- Name: FUNCTION usable_key(); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.usable_key() IS 'Internal: the key that seals, opened; null if the keyring has none or the session no KEK that fits.';
+
+
+--
+-- Name: wrap(keyring.data_key, text); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.wrap(key keyring.data_key, kek text) RETURNS bytea
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return keyring.encrypt(format(E'runtime-registry key %s\n%s', key.key_id, key.secret), wrap.kek);
+end
+$$;
+
+
+--
+-- Name: FUNCTION wrap(key keyring.data_key, kek text); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.wrap(key keyring.data_key, kek text) IS 'Internal: a data key, sealed with the KEK.';
 
 
 --
@@ -1429,6 +2305,33 @@ COMMENT ON FUNCTION registry.replace_registry(manifest jsonb, revision bigint, l
 
 
 --
+-- Name: require_read_committed(); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.require_read_committed() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+    raise exception using
+      errcode = 'PT400',
+      message = 'This can only be done at the isolation level READ COMMITTED.',
+      detail = jsonb_build_object('code', 'ISOLATION_UNSUPPORTED', 'isolation', current_setting('transaction_isolation')),
+      hint = 'Begin the transaction with: begin isolation level read committed.';
+  end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION require_read_committed(); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.require_read_committed() IS 'Internal: raises ISOLATION_UNSUPPORTED above READ COMMITTED.';
+
+
+--
 -- Name: require_runtime(text); Type: FUNCTION; Schema: registry; Owner: -
 --
 
@@ -1742,8 +2645,6 @@ $$;
 COMMENT ON FUNCTION workspace.actor() IS 'Internal: who the history names: the setting runtime_registry.actor (its first 255 characters), else the session user.';
 
 
-
-
 --
 -- Name: changes; Type: TABLE; Schema: workspace; Owner: -
 --
@@ -1767,7 +2668,8 @@ CREATE TABLE workspace.changes (
     actor text NOT NULL,
     request_id text COLLATE pg_catalog."C",
     changed_at timestamp with time zone NOT NULL,
-    txid xid8 NOT NULL
+    txid xid8 NOT NULL,
+    secret text COLLATE pg_catalog."C"
 );
 
 
@@ -1775,7 +2677,7 @@ CREATE TABLE workspace.changes (
 -- Name: TABLE changes; Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON TABLE workspace.changes IS 'Every write to a workspace, in order; nothing is updated or deleted here. It outlives its workspace.';
+COMMENT ON TABLE workspace.changes IS 'Every write to a workspace, in order; nothing is deleted here, and only keyring.reseal rewrites sealed bytes. It outlives its workspace.';
 
 
 --
@@ -1835,6 +2737,13 @@ COMMENT ON COLUMN workspace.changes.txid IS 'The transaction that made the chang
 
 
 --
+-- Name: COLUMN changes.secret; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.changes.secret IS 'The secret that set_secret or delete_secret changed; null: the model''s or none.';
+
+
+--
 -- Name: change_of(workspace.changes, text, text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
@@ -1882,6 +2791,7 @@ declare
   target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(change_runtime.model, 'model');
   request constant text collate "C" := workspace.optional_text(change_runtime.request_id, 'request_id');
+  with_key keyring.data_key;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -1891,15 +2801,17 @@ begin
   end if;
 
   perform registry.hold();
+  perform keyring.hold();
+  with_key := keyring.active_key();
   if request is null then
     perform registry.require_runtime(target);
   end if;
-  current := workspace.lock_workspace(change_runtime.ws);
+  current := workspace.lock_workspace(with_key, change_runtime.ws);
 
   -- A replay is answered before anything is checked: its first try has moved the version, and the runtime may be gone since.
   if request is not null then
     answer := workspace.recorded_answer(
-      current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
+      with_key, current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
     );
     if answer.workspace_id is not null then
       return answer;
@@ -1910,8 +2822,8 @@ begin
   if change_runtime.expected_version <> current.version then
     perform workspace.version_conflict(current, change_runtime.expected_version);
   end if;
-  decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
-  return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);
+  decided := workspace.choose_model(with_key, current, target, wanted, change_runtime.restore);
+  return workspace.write_change(with_key, current, decided, 'change_runtime', change_runtime.restore, request);
 end
 $$;
 
@@ -1934,22 +2846,23 @@ Call it as: select * from workspace.change_runtime(...). In (workspace.change_ru
 
 
 --
--- Name: choose_model(workspace.snapshot, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: choose_model(keyring.data_key, workspace.snapshot, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.choose_model(current workspace.snapshot, runtime text, model text, restore boolean) RETURNS workspace.decision
+CREATE FUNCTION workspace.choose_model(with_key keyring.data_key, current workspace.snapshot, runtime text, model text, restore boolean) RETURNS workspace.decision
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   decided workspace.decision;
   routing registry.routing;
+  last keyring.sealed_value;
 begin
   decided.runtime := choose_model.runtime;
 
   -- An explicit choice is strict: it is never replaced by another model.
   if choose_model.model is not null then
-    routing := registry.route(choose_model.runtime, choose_model.model, '{}');
+    routing := registry.route(choose_model.runtime, choose_model.model, current.credentials);
     if not routing.routable then
       perform registry.refuse_model(choose_model.runtime);
     end if;
@@ -1971,21 +2884,21 @@ begin
 
   decided.model := current.model;
   decided.model_source := 'kept';
-  routing := registry.route(choose_model.runtime, decided.model, '{}');
+  routing := registry.route(choose_model.runtime, decided.model, current.credentials);
 
   -- Orphaned. What replaces it comes from the workspace's own history or the registry, never from the caller.
   if not routing.routable and choose_model.restore then
-    decided.model := (
-      select keyring.unseal(c.workspace_id, 'MODEL', c.sealed, c.key_id)
-      from workspace.changes as c
-      where c.workspace_id = current.workspace_id
-        and c.runtime = choose_model.runtime
-        and c.sealed is not null
-      order by c.version desc
-      limit 1
-    );
+    select c.sealed, c.key_id
+    into last
+    from workspace.changes as c
+    where c.workspace_id = current.workspace_id
+      and c.runtime = choose_model.runtime
+      and c.sealed is not null
+    order by c.version desc
+    limit 1;
+    decided.model := keyring.unseal(with_key, current.workspace_id, 'MODEL', last.sealed, last.key_id);
     decided.model_source := 'restored';
-    routing := registry.route(choose_model.runtime, decided.model, '{}');
+    routing := registry.route(choose_model.runtime, decided.model, current.credentials);
   end if;
 
   if not routing.routable then
@@ -2013,7 +2926,7 @@ begin
           || registry.valid_models(choose_model.runtime),
         hint = 'Take another runtime, or name a model that this one accepts in the same call. Nothing was changed.';
     end if;
-    routing := registry.route(choose_model.runtime, decided.model, '{}');
+    routing := registry.route(choose_model.runtime, decided.model, current.credentials);
   end if;
 
   decided.provider := routing.provider;
@@ -2024,10 +2937,10 @@ $$;
 
 
 --
--- Name: FUNCTION choose_model(current workspace.snapshot, runtime text, model text, restore boolean); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION choose_model(with_key keyring.data_key, current workspace.snapshot, runtime text, model text, restore boolean); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.choose_model(current workspace.snapshot, runtime text, model text, restore boolean) IS 'Internal: the model a workspace gets on a runtime, and why. Raises MODEL_NOT_REGISTERED, SECRET_UNREADABLE or NO_DEFAULT_MODEL.';
+COMMENT ON FUNCTION workspace.choose_model(with_key keyring.data_key, current workspace.snapshot, runtime text, model text, restore boolean) IS 'Internal: the model a workspace gets on a runtime, and why. Raises MODEL_NOT_REGISTERED, SECRET_UNREADABLE or NO_DEFAULT_MODEL.';
 
 
 --
@@ -2040,14 +2953,17 @@ CREATE FUNCTION workspace.clear_model(ws uuid, expected_version bigint DEFAULT N
     AS $$
 declare
   request constant text collate "C" := workspace.optional_text(clear_model.request_id, 'request_id');
+  with_key keyring.data_key;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
 begin
   perform registry.hold();
-  current := workspace.lock_workspace(clear_model.ws);
+  perform keyring.hold();
+  with_key := keyring.usable_key();
+  current := workspace.lock_workspace(with_key, clear_model.ws);
 
-  answer := workspace.recorded_answer(current.workspace_id, request, 'clear_model', null, null, false);
+  answer := workspace.recorded_answer(with_key, current.workspace_id, request, 'clear_model', null, null, false);
   if answer.workspace_id is not null then
     return answer;
   end if;
@@ -2057,7 +2973,7 @@ begin
   end if;
   decided.runtime := current.runtime;
   decided.model_source := 'none';
-  return workspace.write_change(current, decided, 'clear_model', false, request);
+  return workspace.write_change(with_key, current, decided, 'clear_model', false, request);
 end
 $$;
 
@@ -2086,6 +3002,7 @@ declare
   target constant text collate "C" := registry.clean_text(create_workspace.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(create_workspace.model, 'model');
   moment timestamptz;
+  with_key keyring.data_key;
   absent workspace.snapshot;
   decided workspace.decision;
   described workspace.changes;
@@ -2094,11 +3011,14 @@ begin
   absent.workspace_id := coalesce(create_workspace.id, gen_random_uuid());
   absent.version := 0;
   absent.model_is_unreadable := false;
+  absent.credentials := '{}';
 
   perform registry.hold();
+  perform keyring.hold();
+  with_key := keyring.active_key();
   moment := clock_timestamp();
   perform registry.require_runtime(target);
-  decided := workspace.choose_model(absent, target, wanted, false);
+  decided := workspace.choose_model(with_key, absent, target, wanted, false);
 
   described := workspace.describe_change(absent, decided, 'create_workspace');
   described.version := 1;
@@ -2109,7 +3029,7 @@ begin
       moment, moment
     );
     if wanted is not null then
-      stored := workspace.store_model(absent.workspace_id, wanted);
+      stored := workspace.store_secret(with_key, absent.workspace_id, 'MODEL', wanted);
     end if;
     -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
     perform workspace.record_change(described, absent, stored, false, null);
@@ -2137,6 +3057,41 @@ Errors: INVALID_ARGUMENT, WORKSPACE_EXISTS, RUNTIME_UNSUPPORTED, MODEL_NOT_REGIS
 
 
 --
+-- Name: delete_secret(uuid, text, bigint); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.delete_secret(ws uuid, name text, expected_version bigint DEFAULT NULL::bigint) RETURNS workspace.change
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  called constant text collate "C" := workspace.secret_name(delete_secret.name);
+  current workspace.snapshot;
+begin
+  perform registry.hold();
+  perform keyring.hold();
+  current := workspace.lock_workspace(keyring.usable_key(), delete_secret.ws);
+  if delete_secret.expected_version <> current.version then
+    perform workspace.version_conflict(current, delete_secret.expected_version);
+  end if;
+
+  delete from workspace.secrets as s where s.workspace_id = current.workspace_id and s.key = called;
+  return workspace.write_secret_change(current, called, 'delete_secret', found);
+end
+$$;
+
+
+--
+-- Name: FUNCTION delete_secret(ws uuid, name text, expected_version bigint); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.delete_secret(ws uuid, name text, expected_version bigint) IS 'Removes a secret of a workspace, readable or not; without such a secret it changes nothing.
+ws: the workspace. name: the secret''s name; MODEL is refused, see workspace.clear_model. expected_version: refuse unless the workspace is at
+this version.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT. Above READ COMMITTED, 40001 if the registry was loaded meanwhile.';
+
+
+--
 -- Name: delete_workspace(uuid, bigint); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
@@ -2145,12 +3100,15 @@ CREATE FUNCTION workspace.delete_workspace(ws uuid, expected_version bigint DEFA
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+  with_key keyring.data_key;
   current workspace.snapshot;
   decided workspace.decision;
   described workspace.changes;
 begin
   perform registry.hold();
-  current := workspace.lock_workspace(delete_workspace.ws);
+  perform keyring.hold();
+  with_key := keyring.usable_key();
+  current := workspace.lock_workspace(with_key, delete_workspace.ws);
   if delete_workspace.expected_version <> current.version then
     perform workspace.version_conflict(current, delete_workspace.expected_version);
   end if;
@@ -2202,7 +3160,7 @@ begin
   described.billed_to := decided.billed_to;
   described.billing_changed := false;
   if described.changed and current.model is not null then
-    previous := registry.route(current.runtime, current.model, '{}');
+    previous := registry.route(current.runtime, current.model, current.credentials);
     described.billing_changed := coalesce(previous.billed_to <> decided.billed_to, false);
   end if;
   return described;
@@ -2218,6 +3176,60 @@ COMMENT ON FUNCTION workspace.describe_change(current workspace.snapshot, decide
 
 
 --
+-- Name: get_secret(uuid, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.get_secret(ws uuid, name text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  called constant text collate "C" := workspace.secret_name(get_secret.name);
+  stored keyring.sealed_value;
+  value text;
+begin
+  if get_secret.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  end if;
+
+  select s.sealed, s.key_id
+  into stored
+  from workspace.secrets as s
+  where s.workspace_id = get_secret.ws and s.key = called;
+  if not found then
+    if not exists (select from workspace.workspaces as w where w.id = get_secret.ws) then
+      perform workspace.workspace_not_found(get_secret.ws);
+    end if;
+    raise exception using
+      errcode = 'PT404',
+      message = 'The workspace has no secret of this name.',
+      detail = jsonb_build_object('code', 'SECRET_NOT_FOUND', 'workspace_id', get_secret.ws, 'secret', called),
+      hint = 'Call workspace.list_secrets to see the names of those it has.';
+  end if;
+
+  value := keyring.unseal(keyring.active_key(), get_secret.ws, called, stored.sealed, stored.key_id);
+  if value is null then
+    raise exception using
+      errcode = 'PT500',
+      message = 'This secret cannot be read.',
+      detail = jsonb_build_object('code', 'SECRET_UNREADABLE', 'workspace_id', get_secret.ws, 'secret', called),
+      hint = 'Replace or remove it with workspace.set_secret or workspace.delete_secret.';
+  end if;
+  return value;
+end
+$$;
+
+
+--
+-- Name: FUNCTION get_secret(ws uuid, name text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.get_secret(ws uuid, name text) IS 'The value of a workspace''s secret.
+ws: the workspace. name: the secret''s name; MODEL is refused, see workspace.get_workspace.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, SECRET_NOT_FOUND, SECRET_UNREADABLE, ENCRYPTION_KEY_MISSING.';
+
+
+--
 -- Name: get_workspace(uuid); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
@@ -2227,7 +3239,7 @@ CREATE FUNCTION workspace.get_workspace(ws uuid) RETURNS workspace.state
     AS $$
 declare
   -- A stable function and all it calls see one snapshot: the pair, its routing and its version belong together.
-  current constant workspace.snapshot := workspace.read_workspace(get_workspace.ws);
+  current constant workspace.snapshot := workspace.read_workspace(keyring.active_key(), get_workspace.ws);
   routing registry.routing;
   state workspace.state;
 begin
@@ -2235,7 +3247,7 @@ begin
     perform workspace.secret_unreadable(current.workspace_id);
   end if;
   if current.model is not null then
-    routing := registry.route(current.runtime, current.model, '{}');
+    routing := registry.route(current.runtime, current.model, current.credentials);
   end if;
 
   select
@@ -2265,30 +3277,38 @@ CREATE FUNCTION workspace.history(ws uuid) RETURNS SETOF workspace.history_entry
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  with_key keyring.data_key;
+  recorded workspace.changes;
+  entry workspace.history_entry;
 begin
   if history.ws is null then
     perform registry.invalid_argument('ws', 'is null');
   end if;
 
-  return query
-    select
-      c.workspace_id,
-      c.version,
-      c.action,
-      c.changed,
-      c.previous_runtime::text,
-      c.runtime::text,
-      keyring.unseal(c.workspace_id, 'MODEL', c.previous_sealed, c.previous_key_id),
-      keyring.unseal(c.workspace_id, 'MODEL', c.sealed, c.key_id),
-      c.model_source,
-      c.provider,
-      c.billed_to,
-      c.actor,
-      c.request_id::text,
-      c.changed_at
-    from workspace.changes as c
-    where c.workspace_id = history.ws
-    order by c.version;
+  with_key := keyring.active_key();
+  for recorded in
+    select c.* from workspace.changes as c where c.workspace_id = history.ws order by c.version
+  loop
+    entry.workspace_id := recorded.workspace_id;
+    entry.version := recorded.version;
+    entry.action := recorded.action;
+    entry.changed := recorded.changed;
+    entry.previous_runtime := recorded.previous_runtime;
+    entry.runtime := recorded.runtime;
+    entry.previous_model := keyring.unseal(
+      with_key, recorded.workspace_id, 'MODEL', recorded.previous_sealed, recorded.previous_key_id
+    );
+    entry.model := keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id);
+    entry.model_source := recorded.model_source;
+    entry.provider := recorded.provider;
+    entry.billed_to := recorded.billed_to;
+    entry.actor := recorded.actor;
+    entry.request_id := recorded.request_id;
+    entry.changed_at := recorded.changed_at;
+    entry.secret := recorded.secret;
+    return next entry;
+  end loop;
   if not found then
     perform workspace.workspace_not_found(history.ws);
   end if;
@@ -2305,10 +3325,88 @@ Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND.';
 
 
 --
--- Name: lock_workspace(uuid); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: key_uses(boolean); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.lock_workspace(ws uuid) RETURNS workspace.snapshot
+CREATE FUNCTION workspace.key_uses(verify boolean) RETURNS SETOF workspace.key_use
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  with_key constant keyring.data_key := case when key_uses.verify then keyring.active_key() end;
+  stored record;
+  counted workspace.key_use;
+begin
+  -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql).
+  for stored in
+    select s.workspace_id, s.key as name, s.sealed, s.key_id, true as is_secret
+    from workspace.secrets as s
+    union all
+    select c.workspace_id, 'MODEL', c.sealed, c.key_id, false
+    from workspace.changes as c
+    where c.sealed is not null
+    union all
+    select c.workspace_id, 'MODEL', c.previous_sealed, c.previous_key_id, false
+    from workspace.changes as c
+    where c.previous_sealed is not null
+  loop
+    counted.key_id := stored.key_id;
+    counted.secrets := stored.is_secret::integer;
+    counted.history := (not stored.is_secret)::integer;
+    counted.unreadable := (
+      key_uses.verify
+      and keyring.unseal(with_key, stored.workspace_id, stored.name, stored.sealed, stored.key_id) is null
+    )::integer;
+    return next counted;
+  end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION key_uses(verify boolean); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.key_uses(verify boolean) IS 'Internal: a row for every value that is stored: which key sealed it and, with verify, whether it opens.';
+
+
+--
+-- Name: list_secrets(uuid); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.list_secrets(ws uuid) RETURNS SETOF workspace.secret_entry
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if list_secrets.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  elsif not exists (select from workspace.workspaces as w where w.id = list_secrets.ws) then
+    perform workspace.workspace_not_found(list_secrets.ws);
+  end if;
+
+  return query
+    select s.key::text, s.updated_at
+    from workspace.secrets as s
+    where s.workspace_id = list_secrets.ws
+    order by s.key;
+end
+$$;
+
+
+--
+-- Name: FUNCTION list_secrets(ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.list_secrets(ws uuid) IS 'The names of a workspace''s secrets, MODEL among them; never a value, and no key-encryption key is needed.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND.';
+
+
+--
+-- Name: lock_workspace(keyring.data_key, uuid); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.lock_workspace(with_key keyring.data_key, ws uuid) RETURNS workspace.snapshot
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2325,16 +3423,16 @@ begin
   if not found then
     perform workspace.workspace_not_found(lock_workspace.ws);
   end if;
-  return workspace.read_workspace(lock_workspace.ws);
+  return workspace.read_workspace(with_key, lock_workspace.ws);
 end
 $$;
 
 
 --
--- Name: FUNCTION lock_workspace(ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION lock_workspace(with_key keyring.data_key, ws uuid); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.lock_workspace(ws uuid) IS 'Internal: locks a workspace until the transaction ends and reads it. Raises as read_workspace does.';
+COMMENT ON FUNCTION workspace.lock_workspace(with_key keyring.data_key, ws uuid) IS 'Internal: locks a workspace until the transaction ends and reads it. Raises as read_workspace does.';
 
 
 --
@@ -2370,6 +3468,7 @@ CREATE FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, model te
 declare
   target constant text collate "C" := registry.clean_text(preview_runtime_change.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(preview_runtime_change.model, 'model');
+  with_key constant keyring.data_key := keyring.active_key();
   current workspace.snapshot;
   decided workspace.decision;
 begin
@@ -2378,8 +3477,8 @@ begin
   end if;
 
   perform registry.require_runtime(target);
-  current := workspace.read_workspace(preview_runtime_change.ws);
-  decided := workspace.choose_model(current, target, wanted, preview_runtime_change.restore);
+  current := workspace.read_workspace(with_key, preview_runtime_change.ws);
+  decided := workspace.choose_model(with_key, current, target, wanted, preview_runtime_change.restore);
   return workspace.change_of(
     workspace.describe_change(current, decided, 'change_runtime'), current.model, decided.model
   );
@@ -2398,10 +3497,10 @@ Errors: as change_runtime.';
 
 
 --
--- Name: read_workspace(uuid); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: read_workspace(keyring.data_key, uuid); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.read_workspace(ws uuid) RETURNS workspace.snapshot
+CREATE FUNCTION workspace.read_workspace(with_key keyring.data_key, ws uuid) RETURNS workspace.snapshot
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2412,9 +3511,12 @@ begin
     perform registry.invalid_argument('ws', 'is null');
   end if;
 
-  select w.id, w.runtime, w.version, s.sealed, s.key_id, keyring.unseal(w.id, s.key, s.sealed, s.key_id)
+  select
+    w.id, w.runtime, w.version, s.sealed, s.key_id,
+    array(select c.key::text from workspace.secrets as c where c.workspace_id = w.id and c.key <> 'MODEL')
   into
-    snapshot.workspace_id, snapshot.runtime, snapshot.version, snapshot.sealed, snapshot.key_id, snapshot.model
+    snapshot.workspace_id, snapshot.runtime, snapshot.version, snapshot.sealed, snapshot.key_id,
+    snapshot.credentials
   from workspace.workspaces as w
   left join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
   where w.id = read_workspace.ws;
@@ -2422,6 +3524,9 @@ begin
     perform workspace.workspace_not_found(read_workspace.ws);
   end if;
 
+  if snapshot.sealed is not null then
+    snapshot.model := keyring.unseal(with_key, snapshot.workspace_id, 'MODEL', snapshot.sealed, snapshot.key_id);
+  end if;
   snapshot.model_is_unreadable := snapshot.sealed is not null and snapshot.model is null;
   return snapshot;
 end
@@ -2429,10 +3534,10 @@ $$;
 
 
 --
--- Name: FUNCTION read_workspace(ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION read_workspace(with_key keyring.data_key, ws uuid); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.read_workspace(ws uuid) IS 'Internal: a workspace''s runtime, version and model. Raises INVALID_ARGUMENT or WORKSPACE_NOT_FOUND.';
+COMMENT ON FUNCTION workspace.read_workspace(with_key keyring.data_key, ws uuid) IS 'Internal: a workspace''s runtime, version, model and names of credentials. Raises INVALID_ARGUMENT or WORKSPACE_NOT_FOUND.';
 
 
 --
@@ -2452,7 +3557,7 @@ begin
     workspace_id, version, action, changed, previous_runtime, runtime,
     previous_sealed, previous_key_id, sealed, key_id,
     model_source, provider, billed_to, billing_changed,
-    restore, actor, request_id, changed_at, txid
+    restore, actor, request_id, changed_at, txid, secret
   )
   values (
     described.workspace_id, described.version, described.action, described.changed,
@@ -2461,7 +3566,7 @@ begin
     case when not current.model_is_unreadable then current.key_id end,
     stored.sealed, stored.key_id,
     described.model_source, described.provider, described.billed_to, described.billing_changed,
-    record_change.restore, actor, record_change.request_id, changed_at, txid
+    record_change.restore, actor, record_change.request_id, changed_at, txid, described.secret
   );
 end
 $$;
@@ -2475,10 +3580,10 @@ COMMENT ON FUNCTION workspace.record_change(described workspace.changes, current
 
 
 --
--- Name: recorded_answer(uuid, text, text, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: recorded_answer(keyring.data_key, uuid, text, text, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.recorded_answer(ws uuid, request_id text, action text, runtime text, model text, restore boolean) RETURNS workspace.change
+CREATE FUNCTION workspace.recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean) RETURNS workspace.change
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2499,8 +3604,8 @@ begin
 
   answer := workspace.change_of(
     recorded,
-    keyring.unseal(recorded.workspace_id, 'MODEL', recorded.previous_sealed, recorded.previous_key_id),
-    keyring.unseal(recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id)
+    keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.previous_sealed, recorded.previous_key_id),
+    keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id)
   );
 
   if recorded.sealed is not null and answer.model is null then
@@ -2526,10 +3631,120 @@ $$;
 
 
 --
--- Name: FUNCTION recorded_answer(ws uuid, request_id text, action text, runtime text, model text, restore boolean); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.recorded_answer(ws uuid, request_id text, action text, runtime text, model text, restore boolean) IS 'Internal: the answer recorded for this request, null if there is none. Raises REQUEST_ID_REUSED if it was a different request.';
+COMMENT ON FUNCTION workspace.recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean) IS 'Internal: the answer recorded for this request, null if there is none. Raises REQUEST_ID_REUSED if it was a different request.';
+
+
+--
+-- Name: reseal_workspace(keyring.data_key, uuid); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.reseal_workspace(with_key keyring.data_key, ws uuid) RETURNS keyring.reseal_progress
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  active_id constant integer := with_key.key_id;
+  progress keyring.reseal_progress := (null, 0, 0, 0);
+  secret workspace.secrets;
+  change workspace.changes;
+  resealed keyring.sealed_value;
+begin
+  -- Never waits, so that it is no part of a deadlock with somebody who holds several workspaces.
+  perform from workspace.workspaces as w where w.id = reseal_workspace.ws for no key update skip locked;
+  if not found and exists (select from workspace.workspaces as w where w.id = reseal_workspace.ws) then
+    progress.skipped := 1;
+    return progress;
+  end if;
+
+  for secret in
+    select s.*
+    from workspace.secrets as s
+    where s.workspace_id = reseal_workspace.ws and s.key_id is distinct from active_id
+  loop
+    resealed := keyring.reseal_value(with_key, secret.workspace_id, secret.key, secret.sealed, secret.key_id);
+    if resealed.sealed is null then
+      progress.unreadable := progress.unreadable + 1;
+    else
+      update workspace.secrets as s
+      set sealed = resealed.sealed, key_id = resealed.key_id
+      where s.workspace_id = secret.workspace_id and s.key = secret.key;
+      progress.resealed := progress.resealed + 1;
+    end if;
+  end loop;
+
+  for change in
+    select c.*
+    from workspace.changes as c
+    where c.workspace_id = reseal_workspace.ws and c.sealed is not null and c.key_id is distinct from active_id
+  loop
+    resealed := keyring.reseal_value(with_key, change.workspace_id, 'MODEL', change.sealed, change.key_id);
+    if resealed.sealed is null then
+      progress.unreadable := progress.unreadable + 1;
+    else
+      update workspace.changes as c
+      set sealed = resealed.sealed, key_id = resealed.key_id
+      where c.workspace_id = change.workspace_id and c.version = change.version;
+      progress.resealed := progress.resealed + 1;
+    end if;
+  end loop;
+
+  for change in
+    select c.*
+    from workspace.changes as c
+    where c.workspace_id = reseal_workspace.ws
+      and c.previous_sealed is not null
+      and c.previous_key_id is distinct from active_id
+  loop
+    resealed := keyring.reseal_value(with_key, change.workspace_id, 'MODEL', change.previous_sealed, change.previous_key_id);
+    if resealed.sealed is null then
+      progress.unreadable := progress.unreadable + 1;
+    else
+      update workspace.changes as c
+      set previous_sealed = resealed.sealed, previous_key_id = resealed.key_id
+      where c.workspace_id = change.workspace_id and c.version = change.version;
+      progress.resealed := progress.resealed + 1;
+    end if;
+  end loop;
+  return progress;
+end
+$$;
+
+
+--
+-- Name: FUNCTION reseal_workspace(with_key keyring.data_key, ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.reseal_workspace(with_key keyring.data_key, ws uuid) IS 'Internal: seals with this key what a workspace and its history store plain or under another one.';
+
+
+--
+-- Name: secret_name(text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.secret_name(name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  called constant text collate "C" := registry.clean_text(secret_name.name, 'name');
+begin
+  -- No side door past the registry: agents read MODEL from their environment, some of them whatever its case.
+  if upper(called) = 'MODEL' then
+    perform registry.invalid_argument('name', 'is MODEL: use set_model, clear_model or get_workspace');
+  end if;
+  return called;
+end
+$$;
+
+
+--
+-- Name: FUNCTION secret_name(name text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.secret_name(name text) IS 'Internal: the name of a secret that is not the model, as registry.clean_text leaves it. Raises INVALID_ARGUMENT.';
 
 
 --
@@ -2568,14 +3783,17 @@ CREATE FUNCTION workspace.set_model(ws uuid, model text, expected_version bigint
 declare
   wanted constant text collate "C" := registry.clean_text(set_model.model, 'model');
   request constant text collate "C" := workspace.optional_text(set_model.request_id, 'request_id');
+  with_key keyring.data_key;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
 begin
   perform registry.hold();
-  current := workspace.lock_workspace(set_model.ws);
+  perform keyring.hold();
+  with_key := keyring.active_key();
+  current := workspace.lock_workspace(with_key, set_model.ws);
 
-  answer := workspace.recorded_answer(current.workspace_id, request, 'set_model', null, wanted, false);
+  answer := workspace.recorded_answer(with_key, current.workspace_id, request, 'set_model', null, wanted, false);
   if answer.workspace_id is not null then
     return answer;
   end if;
@@ -2583,8 +3801,8 @@ begin
   if set_model.expected_version <> current.version then
     perform workspace.version_conflict(current, set_model.expected_version);
   end if;
-  decided := workspace.choose_model(current, current.runtime, wanted, false);
-  return workspace.write_change(current, decided, 'set_model', false, request);
+  decided := workspace.choose_model(with_key, current, current.runtime, wanted, false);
+  return workspace.write_change(with_key, current, decided, 'set_model', false, request);
 end
 $$;
 
@@ -2603,20 +3821,78 @@ Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, MODEL_NOT_REGIS
 
 
 --
--- Name: store_model(uuid, text); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: set_secret(uuid, text, text, bigint); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.store_model(ws uuid, model text) RETURNS keyring.sealed_value
+CREATE FUNCTION workspace.set_secret(ws uuid, name text, value text, expected_version bigint DEFAULT NULL::bigint) RETURNS workspace.change
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  called constant text collate "C" := workspace.secret_name(set_secret.name);
+  with_key keyring.data_key;
+  current workspace.snapshot;
+  stored keyring.sealed_value;
+  is_same boolean;
+begin
+  -- The value is kept as it is: white space and line breaks belong to it.
+  if set_secret.value is null then
+    perform registry.invalid_argument('value', 'is null');
+  elsif set_secret.value = '' then
+    perform registry.invalid_argument('value', 'is blank');
+  elsif octet_length(set_secret.value) > 1048576 then
+    perform registry.invalid_argument('value', 'is longer than 1048576 bytes');
+  end if;
+
+  perform registry.hold();
+  perform keyring.hold();
+  with_key := keyring.active_key();
+  current := workspace.lock_workspace(with_key, set_secret.ws);
+  if set_secret.expected_version <> current.version then
+    perform workspace.version_conflict(current, set_secret.expected_version);
+  end if;
+
+  select s.sealed, s.key_id
+  into stored
+  from workspace.secrets as s
+  where s.workspace_id = current.workspace_id and s.key = called;
+  is_same := keyring.unseal(with_key, current.workspace_id, called, stored.sealed, stored.key_id) = set_secret.value;
+  if is_same is not true then
+    perform workspace.store_secret(with_key, current.workspace_id, called, set_secret.value);
+  end if;
+  return workspace.write_secret_change(current, called, 'set_secret', is_same is not true);
+end
+$$;
+
+
+--
+-- Name: FUNCTION set_secret(ws uuid, name text, value text, expected_version bigint); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.set_secret(ws uuid, name text, value text, expected_version bigint) IS 'Gives a workspace a secret, such as a provider''s credential, or replaces it.
+ws: the workspace. name: the secret''s name, such as MOONSHOT_API_KEY. value: kept as it is, 1 to 1048576 bytes. expected_version: refuse unless
+the workspace is at this version.
+The same value again changes nothing. The name MODEL is refused: the registry judges models, see workspace.set_model.
+The names of its secrets tell which provider serves a workspace''s model, where several do (auth_env in the manifest).
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, ENCRYPTION_KEY_MISSING. Above READ COMMITTED, 40001 if the registry was
+loaded meanwhile.';
+
+
+--
+-- Name: store_secret(keyring.data_key, uuid, text, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.store_secret(with_key keyring.data_key, ws uuid, name text, value text) RETURNS keyring.sealed_value
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- Sealed before the insert: a plain value must never reach a table or the WAL.
-  stored constant keyring.sealed_value := keyring.seal(store_model.ws, 'MODEL', store_model.model);
+  stored constant keyring.sealed_value := keyring.seal(with_key, store_secret.ws, store_secret.name, store_secret.value);
   stored_at constant timestamptz := clock_timestamp();
 begin
   insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
-  values (store_model.ws, 'MODEL', stored.sealed, stored.key_id, stored_at)
+  values (store_secret.ws, store_secret.name, stored.sealed, stored.key_id, stored_at)
   on conflict (workspace_id, key) do update set
     sealed = excluded.sealed,
     key_id = excluded.key_id,
@@ -2627,10 +3903,10 @@ $$;
 
 
 --
--- Name: FUNCTION store_model(ws uuid, model text); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION store_secret(with_key keyring.data_key, ws uuid, name text, value text); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.store_model(ws uuid, model text) IS 'Internal: seals a model and stores it as the workspace''s secret.';
+COMMENT ON FUNCTION workspace.store_secret(with_key keyring.data_key, ws uuid, name text, value text) IS 'Internal: seals a value and stores it as the workspace''s secret of this name.';
 
 
 --
@@ -2691,10 +3967,10 @@ COMMENT ON FUNCTION workspace.workspace_not_found(ws uuid) IS 'Internal: raises 
 
 
 --
--- Name: write_change(workspace.snapshot, workspace.decision, text, boolean, text); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: write_change(keyring.data_key, workspace.snapshot, workspace.decision, text, boolean, text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text) RETURNS workspace.change
+CREATE FUNCTION workspace.write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text) RETURNS workspace.change
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2717,7 +3993,7 @@ begin
       delete from workspace.secrets as s where s.workspace_id = current.workspace_id and s.key = 'MODEL';
       stored := null;
     else
-      stored := workspace.store_model(current.workspace_id, decided.model);
+      stored := workspace.store_secret(with_key, current.workspace_id, 'MODEL', decided.model);
     end if;
   end if;
 
@@ -2733,10 +4009,63 @@ $$;
 
 
 --
--- Name: FUNCTION write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text) IS 'Internal: stores what was decided about an existing workspace, records it and says what was done.';
+COMMENT ON FUNCTION workspace.write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text) IS 'Internal: stores what was decided about an existing workspace, records it and says what was done.';
+
+
+--
+-- Name: write_secret_change(workspace.snapshot, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.write_secret_change(current workspace.snapshot, secret text, action text, changed boolean) RETURNS workspace.change
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  after workspace.snapshot := write_secret_change.current;
+  decided workspace.decision;
+  described workspace.changes;
+  previous registry.routing;
+  routing registry.routing;
+  moment constant timestamptz := clock_timestamp();
+begin
+  -- The pair stays, but credentials may have another provider serve it.
+  after.credentials := array_remove(current.credentials, write_secret_change.secret);
+  if write_secret_change.action = 'set_secret' then
+    after.credentials := after.credentials || write_secret_change.secret;
+  end if;
+  previous := registry.route(current.runtime, current.model, current.credentials);
+  routing := registry.route(after.runtime, after.model, after.credentials);
+
+  decided.runtime := after.runtime;
+  decided.model := after.model;
+  decided.model_source := case when after.sealed is null then 'none' else 'kept' end;
+  decided.provider := routing.provider;
+  decided.billed_to := routing.billed_to;
+  described := workspace.describe_change(after, decided, write_secret_change.action);
+  described.changed := write_secret_change.changed;
+  described.billing_changed := described.changed and coalesce(previous.billed_to <> routing.billed_to, false);
+  described.secret := write_secret_change.secret;
+
+  if described.changed then
+    described.version := current.version + 1;
+    update workspace.workspaces as w
+    set version = described.version, updated_at = moment
+    where w.id = current.workspace_id;
+    perform workspace.record_change(described, current, (current.sealed, current.key_id), false, null);
+  end if;
+  return workspace.change_of(described, current.model, current.model);
+end
+$$;
+
+
+--
+-- Name: FUNCTION write_secret_change(current workspace.snapshot, secret text, action text, changed boolean); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.write_secret_change(current workspace.snapshot, secret text, action text, changed boolean) IS 'Internal: records that a secret besides the model was written or removed, and says what that changed.';
 
 
 --
@@ -3037,11 +4366,19 @@ COMMENT ON COLUMN workspace.workspaces.version IS 'Counts the workspace''s chang
 
 
 --
+-- Data for Name: keys; Type: TABLE DATA; Schema: keyring; Owner: -
+--
+
+COPY keyring.keys (id, wrapped, state, created_at, retired_at) FROM stdin;
+\.
+
+
+--
 -- Data for Name: alembic_version; Type: TABLE DATA; Schema: registry; Owner: -
 --
 
 COPY registry.alembic_version (version_num) FROM stdin;
-0001
+0002
 \.
 
 
@@ -3114,7 +4451,7 @@ t	0
 -- Data for Name: changes; Type: TABLE DATA; Schema: workspace; Owner: -
 --
 
-COPY workspace.changes (workspace_id, version, action, changed, previous_runtime, runtime, previous_sealed, previous_key_id, sealed, key_id, model_source, provider, billed_to, billing_changed, restore, actor, request_id, changed_at, txid) FROM stdin;
+COPY workspace.changes (workspace_id, version, action, changed, previous_runtime, runtime, previous_sealed, previous_key_id, sealed, key_id, model_source, provider, billed_to, billing_changed, restore, actor, request_id, changed_at, txid, secret) FROM stdin;
 \.
 
 
@@ -3132,6 +4469,14 @@ COPY workspace.secrets (workspace_id, key, sealed, key_id, updated_at) FROM stdi
 
 COPY workspace.workspaces (id, name, runtime, version, created_at, updated_at) FROM stdin;
 \.
+
+
+--
+-- Name: keys keys_pkey; Type: CONSTRAINT; Schema: keyring; Owner: -
+--
+
+ALTER TABLE ONLY keyring.keys
+    ADD CONSTRAINT keys_pkey PRIMARY KEY (id);
 
 
 --
@@ -3247,6 +4592,13 @@ ALTER TABLE ONLY workspace.workspaces
 
 
 --
+-- Name: keys_active_key; Type: INDEX; Schema: keyring; Owner: -
+--
+
+CREATE UNIQUE INDEX keys_active_key ON keyring.keys USING btree (state) WHERE (state = 'active'::text);
+
+
+--
 -- Name: equivalents_group_number_idx; Type: INDEX; Schema: registry; Owner: -
 --
 
@@ -3284,6 +4636,13 @@ GRANT USAGE ON SCHEMA fleet TO runtime_registry_admin;
 
 
 --
+-- Name: SCHEMA keyring; Type: ACL; Schema: -; Owner: -
+--
+
+GRANT USAGE ON SCHEMA keyring TO runtime_registry_admin;
+
+
+--
 -- Name: SCHEMA registry; Type: ACL; Schema: -; Owner: -
 --
 
@@ -3299,6 +4658,13 @@ GRANT USAGE ON SCHEMA registry TO runtime_registry_admin;
 GRANT USAGE ON SCHEMA workspace TO runtime_registry_reader;
 GRANT USAGE ON SCHEMA workspace TO runtime_registry_operator;
 GRANT USAGE ON SCHEMA workspace TO runtime_registry_admin;
+
+
+--
+-- Name: TYPE data_key; Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON TYPE keyring.data_key FROM PUBLIC;
 
 
 --
@@ -3330,6 +4696,13 @@ REVOKE ALL ON TYPE workspace.decision FROM PUBLIC;
 
 
 --
+-- Name: TYPE key_use; Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON TYPE workspace.key_use FROM PUBLIC;
+
+
+--
 -- Name: TYPE snapshot; Type: ACL; Schema: workspace; Owner: -
 --
 
@@ -3345,24 +4718,184 @@ GRANT ALL ON FUNCTION fleet.load_registry(manifest jsonb, on_orphan text, dry_ru
 
 
 --
--- Name: FUNCTION unroutable_workspaces(); Type: ACL; Schema: fleet; Owner: -
+-- Name: FUNCTION unroutable_workspaces(with_key keyring.data_key); Type: ACL; Schema: fleet; Owner: -
 --
 
-REVOKE ALL ON FUNCTION fleet.unroutable_workspaces() FROM PUBLIC;
-
-
---
--- Name: FUNCTION seal(ws uuid, name text, value text); Type: ACL; Schema: keyring; Owner: -
---
-
-REVOKE ALL ON FUNCTION keyring.seal(ws uuid, name text, value text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION fleet.unroutable_workspaces(with_key keyring.data_key) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION unseal(ws uuid, name text, sealed bytea, key_id integer); Type: ACL; Schema: keyring; Owner: -
+-- Name: FUNCTION active_key(); Type: ACL; Schema: keyring; Owner: -
 --
 
-REVOKE ALL ON FUNCTION keyring.unseal(ws uuid, name text, sealed bytea, key_id integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION keyring.active_key() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION add_key(kek text); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.add_key(kek text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION any_key(key_id integer); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.any_key(key_id integer) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION decrypt(message bytea, key text); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.decrypt(message bytea, key text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION encrypt(value text, key text); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.encrypt(value text, key text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION hold(); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.hold() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION init(); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.init() FROM PUBLIC;
+GRANT ALL ON FUNCTION keyring.init() TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION key_missing(problem text); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.key_missing(problem text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION lock(); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.lock() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION open_key(stored keyring.keys); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.open_key(stored keyring.keys) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION random_key(); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.random_key() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION reseal(after uuid, batch integer); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.reseal(after uuid, batch integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION keyring.reseal(after uuid, batch integer) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION reseal_value(with_key keyring.data_key, ws uuid, name text, sealed bytea, key_id integer); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.reseal_value(with_key keyring.data_key, ws uuid, name text, sealed bytea, key_id integer) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION retire(key_id integer); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.retire(key_id integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION keyring.retire(key_id integer) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION rewrap(); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.rewrap() FROM PUBLIC;
+GRANT ALL ON FUNCTION keyring.rewrap() TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION rotate(); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.rotate() FROM PUBLIC;
+GRANT ALL ON FUNCTION keyring.rotate() TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION seal(with_key keyring.data_key, ws uuid, name text, value text); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.seal(with_key keyring.data_key, ws uuid, name text, value text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION session_kek(setting text); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.session_kek(setting text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION status(verify boolean); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.status(verify boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION keyring.status(verify boolean) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION strong_kek(setting text); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.strong_kek(setting text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION unseal(with_key keyring.data_key, ws uuid, name text, sealed bytea, key_id integer); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.unseal(with_key keyring.data_key, ws uuid, name text, sealed bytea, key_id integer) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION unwrap(key_id integer, wrapped bytea, kek text); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.unwrap(key_id integer, wrapped bytea, kek text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION usable_key(); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.usable_key() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION wrap(key keyring.data_key, kek text); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.wrap(key keyring.data_key, kek text) FROM PUBLIC;
 
 
 --
@@ -3525,6 +5058,13 @@ REVOKE ALL ON FUNCTION registry.replace_registry(manifest jsonb, revision bigint
 
 
 --
+-- Name: FUNCTION require_read_committed(); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.require_read_committed() FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION require_runtime(runtime text); Type: ACL; Schema: registry; Owner: -
 --
 
@@ -3600,10 +5140,10 @@ GRANT ALL ON FUNCTION workspace.change_runtime(ws uuid, runtime text, model text
 
 
 --
--- Name: FUNCTION choose_model(current workspace.snapshot, runtime text, model text, restore boolean); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION choose_model(with_key keyring.data_key, current workspace.snapshot, runtime text, model text, restore boolean); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.choose_model(current workspace.snapshot, runtime text, model text, restore boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.choose_model(with_key keyring.data_key, current workspace.snapshot, runtime text, model text, restore boolean) FROM PUBLIC;
 
 
 --
@@ -3625,6 +5165,15 @@ GRANT ALL ON FUNCTION workspace.create_workspace(name text, runtime text, model 
 
 
 --
+-- Name: FUNCTION delete_secret(ws uuid, name text, expected_version bigint); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.delete_secret(ws uuid, name text, expected_version bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.delete_secret(ws uuid, name text, expected_version bigint) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.delete_secret(ws uuid, name text, expected_version bigint) TO runtime_registry_admin;
+
+
+--
 -- Name: FUNCTION delete_workspace(ws uuid, expected_version bigint); Type: ACL; Schema: workspace; Owner: -
 --
 
@@ -3638,6 +5187,15 @@ GRANT ALL ON FUNCTION workspace.delete_workspace(ws uuid, expected_version bigin
 --
 
 REVOKE ALL ON FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION get_secret(ws uuid, name text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.get_secret(ws uuid, name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.get_secret(ws uuid, name text) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.get_secret(ws uuid, name text) TO runtime_registry_admin;
 
 
 --
@@ -3661,10 +5219,27 @@ GRANT ALL ON FUNCTION workspace.history(ws uuid) TO runtime_registry_admin;
 
 
 --
--- Name: FUNCTION lock_workspace(ws uuid); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION key_uses(verify boolean); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.lock_workspace(ws uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.key_uses(verify boolean) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION list_secrets(ws uuid); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.list_secrets(ws uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.list_secrets(ws uuid) TO runtime_registry_reader;
+GRANT ALL ON FUNCTION workspace.list_secrets(ws uuid) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.list_secrets(ws uuid) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION lock_workspace(with_key keyring.data_key, ws uuid); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.lock_workspace(with_key keyring.data_key, ws uuid) FROM PUBLIC;
 
 
 --
@@ -3685,10 +5260,10 @@ GRANT ALL ON FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, mo
 
 
 --
--- Name: FUNCTION read_workspace(ws uuid); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION read_workspace(with_key keyring.data_key, ws uuid); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.read_workspace(ws uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.read_workspace(with_key keyring.data_key, ws uuid) FROM PUBLIC;
 
 
 --
@@ -3699,10 +5274,24 @@ REVOKE ALL ON FUNCTION workspace.record_change(described workspace.changes, curr
 
 
 --
--- Name: FUNCTION recorded_answer(ws uuid, request_id text, action text, runtime text, model text, restore boolean); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.recorded_answer(ws uuid, request_id text, action text, runtime text, model text, restore boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION reseal_workspace(with_key keyring.data_key, ws uuid); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.reseal_workspace(with_key keyring.data_key, ws uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION secret_name(name text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.secret_name(name text) FROM PUBLIC;
 
 
 --
@@ -3722,10 +5311,19 @@ GRANT ALL ON FUNCTION workspace.set_model(ws uuid, model text, expected_version 
 
 
 --
--- Name: FUNCTION store_model(ws uuid, model text); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION set_secret(ws uuid, name text, value text, expected_version bigint); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.store_model(ws uuid, model text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.set_secret(ws uuid, name text, value text, expected_version bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.set_secret(ws uuid, name text, value text, expected_version bigint) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.set_secret(ws uuid, name text, value text, expected_version bigint) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION store_secret(with_key keyring.data_key, ws uuid, name text, value text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.store_secret(with_key keyring.data_key, ws uuid, name text, value text) FROM PUBLIC;
 
 
 --
@@ -3743,10 +5341,17 @@ REVOKE ALL ON FUNCTION workspace.workspace_not_found(ws uuid) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION write_secret_change(current workspace.snapshot, secret text, action text, changed boolean); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.write_secret_change(current workspace.snapshot, secret text, action text, changed boolean) FROM PUBLIC;
 
 
 --

@@ -1,0 +1,57 @@
+-- pgcrypto may be in any schema: the bodies below are bound to where it is, once, whatever search_path a caller has.
+-- The key is 32 random bytes, so iterating over it (the default S2K, 0.3 ms a call) would protect nothing.
+
+do $$
+declare
+  pgcrypto text;
+begin
+  if not exists (select from pg_catalog.pg_extension as e where e.extname = 'pgcrypto') then
+    create schema pgcrypto;
+    comment on schema pgcrypto is 'The extension pgcrypto, for Runtime Registry.';
+    create extension pgcrypto with schema pgcrypto;
+  end if;
+  select n.nspname
+  into pgcrypto
+  from pg_catalog.pg_extension as e
+  join pg_catalog.pg_namespace as n on n.oid = e.extnamespace
+  where e.extname = 'pgcrypto';
+
+  execute format(
+    $body$
+create or replace function keyring.encrypt(value text, key text)
+returns bytea
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+return %I.pgp_sym_encrypt(value, key, 's2k-mode=1, cipher-algo=aes256, compress-algo=0')
+    $body$,
+    pgcrypto
+  );
+  execute format(
+    $body$
+create or replace function keyring.decrypt(message bytea, key text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+return %I.pgp_sym_decrypt(message, key)
+    $body$,
+    pgcrypto
+  );
+  execute format(
+    $body$
+create or replace function keyring.random_key()
+returns text
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+return encode(%I.gen_random_bytes(32), 'hex')
+    $body$,
+    pgcrypto
+  );
+end
+$$;
+comment on function keyring.encrypt(text, text) is 'Internal: an OpenPGP message, as gpg --decrypt opens it.';
+comment on function keyring.decrypt(bytea, text) is
+  'Internal: what keyring.encrypt was given; an error for any other bytes or key.';
+comment on function keyring.random_key() is 'Internal: 32 random bytes in hex.';
