@@ -13,7 +13,13 @@ INSTALL := $(PIP) --build-constraint constraints.txt --editable
 # PS010: the schema registry may be there already, with the version table that alembic makes first.
 PGSPOT_FLAGS := --append --no-plpgsql --ignore PS001 --ignore PS010
 
-.PHONY: demo test lint golden wheel clean
+# make bench ROUNDS=3 SECONDS=1 is a quick look. Its result goes to OUT.json, OUT.txt and OUT.png.
+ROUNDS ?= 9
+SECONDS ?= 1
+OUT ?= bench/latest
+BENCH := PYTHONPATH=tests $(BIN)/python -m benchmarks
+
+.PHONY: demo test lint bench bench-large bench-compare golden wheel clean
 
 demo: .venv/demo
 	@$(BIN)/runtime-registry demo
@@ -21,12 +27,22 @@ demo: .venv/demo
 test: .venv/dev
 	$(BIN)/pytest
 
-lint: .venv/dev
+lint: .venv/dev .venv/bench
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/squawk alembic/versions/*.up.sql
 	$(BIN)/pgspot $(PGSPOT_FLAGS) $$(sed -n 's|^\\ir |sql/|p' sql/install.sql)
+
+bench: .venv/bench
+	@$(BENCH) run --rounds $(ROUNDS) --seconds $(SECONDS) --out $(OUT)
+
+bench-large: .venv/bench
+	@$(BENCH) run --large --rounds $(ROUNDS) --seconds $(SECONDS) --out $(OUT)
+
+# make bench-compare A=bench/before.json B=bench/latest.json
+bench-compare: .venv/bench
+	@$(BENCH) compare $(A) $(B)
 
 # What the tests compare with: the dump of the schema, and the hashes of revisions that are new.
 golden: .venv/dev
@@ -38,7 +54,7 @@ wheel: .venv/dev
 	$(BIN)/twine check --strict dist/*
 
 clean:
-	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv bench dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/demo: .venv/made
@@ -49,6 +65,11 @@ clean:
 .venv/dev: .venv/made
 	@echo "Installing what the tests and linters need into .venv"
 	@$(INSTALL) '.[cli,embedded,pool]' --group dev
+	@touch $@
+
+.venv/bench: .venv/dev
+	@echo "Installing what the benchmarks need into .venv"
+	@$(PIP) --group bench
 	@touch $@
 
 # pip itself first: the one that comes with Python may be too old for dependency groups.

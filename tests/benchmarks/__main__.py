@@ -1,0 +1,76 @@
+"""python -m benchmarks run | compare: what the Makefile's targets call."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from pyapi import schema
+
+from . import fill, plots, rows, server, table
+
+MODELS = (100, 1_000, 10_000, 100_000, 1_000_000)
+WORKSPACES = (1_000, 10_000, 100_000, 1_000_000)
+LARGE = 10_000_000
+GROUPS = ("server", "client", "python", "fleet", "growth")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, and write what was found."""
+    manifest, started = schema.default_manifest(), time.monotonic()
+    with server.start() as running:
+        report = table.Report(server.describe(running))
+        measured = rows.Run(running, options.rounds, options.seconds, report)
+        fill.install(server.create_database(running, rows.INSTALLED, "template1"))
+        dsn = measured.database("calls", manifest, fill.CATALOGUE_PAIR)
+        groups = {
+            "server": lambda: rows.server_side(measured, dsn),
+            "client": lambda: rows.client_side(measured, dsn, manifest),
+            "python": lambda: rows.python_layer(measured, dsn),
+            "fleet": lambda: rows.fleet(measured, manifest),
+            "growth": lambda: rows.growth(measured, options.models, options.workspaces),
+        }
+        for name in options.only or groups:
+            print(f"{time.monotonic() - started:4.0f} s  {name}", file=sys.stderr, flush=True)
+            groups[name]()
+    report.header["measured"] = (
+        f"{options.rounds} rounds of {options.seconds} s a side by turns, medians;"
+        f" {time.monotonic() - started:.0f} s in all"
+    )
+    print(report)
+    out: Path = options.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".txt").write_text(f"{report}\n")
+    report.write(out.with_suffix(".json"))
+    if report.growth:
+        plots.draw(report.growth, out.with_suffix(".png"))
+
+
+def main() -> None:
+    """Take the command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks")
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run", help="measure")
+    running.add_argument("--rounds", type=int, default=9)
+    running.add_argument("--seconds", type=int, default=1, help="for each side in each round")
+    running.add_argument("--only", nargs="+", choices=GROUPS, help="groups of rows")
+    running.add_argument("--models", nargs="+", type=int, default=MODELS)
+    running.add_argument("--workspaces", nargs="+", type=int, default=WORKSPACES)
+    running.add_argument("--large", action="store_true", help=f"up to {LARGE:,} workspaces")
+    running.add_argument("--out", type=Path, default=Path("bench/latest"))
+    comparing = commands.add_parser("compare", help="two runs' JSON")
+    comparing.add_argument("before", type=Path)
+    comparing.add_argument("after", type=Path)
+    options = parser.parse_args()
+    if options.command == "compare":
+        print(table.compare(options.before, options.after))
+        return
+    if options.large:
+        options.workspaces = (*options.workspaces, LARGE)
+    run(options)
+
+
+if __name__ == "__main__":
+    main()

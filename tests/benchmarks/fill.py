@@ -1,0 +1,240 @@
+"""Databases to measure on: registries and workspaces of any number, and the floor."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+import pyapi
+from pyapi import schema
+
+from . import memory
+from .table import Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A workspace is switched to `there` and back to `home`: both ways its model is orphaned."""
+
+    home: str
+    there: str
+
+
+CATALOGUE_PAIR = Pair("claude-code", "google-adk")
+MADE_PAIR = Pair("runtime-0", "runtime-1")
+
+
+def workspace_id(number: int) -> UUID:
+    """The id of a workspace by its number, as md5(number)::uuid in SQL; no order in them."""
+    return UUID(hashlib.md5(str(number).encode()).hexdigest())
+
+
+def made_manifest(models: int) -> dict[str, Any]:
+    """A manifest with so many models: ten runtimes, two arms each, and each model with an
+    equivalent on one other runtime (not on that of MADE_PAIR)."""
+    runtimes, each = 10, models // 10
+    menus = [[f"vendor-{r}/model-{m:06}-latest" for m in range(each)] for r in range(runtimes)]
+    providers = [
+        {
+            "name": f"provider-{number}",
+            "billed_to": "platform" if number % 2 else "tenant",
+            "auth_env": [f"KEY_{number}"],
+            "model_prefixes": [f"prefix-{number}/"],
+        }
+        for number in range(2 * runtimes)
+    ]
+    listed = [
+        {
+            "name": f"runtime-{r}",
+            "arms": [
+                {"provider": f"provider-{2 * r}", "models": menu[: each // 2]},
+                {"provider": f"provider-{2 * r + 1}", "models": menu[each // 2 :]},
+            ],
+        }
+        for r, menu in enumerate(menus)
+    ]
+    half = runtimes // 2
+    equivalents = [
+        list(twins)
+        for one, other in zip(menus[:half], menus[half:], strict=True)
+        for twins in zip(one, other, strict=True)
+    ]
+    return {
+        "schema_version": 1,
+        "providers": providers,
+        "runtimes": listed,
+        "equivalents": equivalents,
+    }
+
+
+def install(dsn: str) -> None:
+    """Install the SQL."""
+    with psycopg.connect(dsn) as conn:
+        conn.execute(schema.install_sql().encode())
+
+
+def load(dsn: str, manifest: dict[str, Any], name: str) -> Memory:
+    """Load a manifest, and say what that took."""
+    with psycopg.connect(dsn) as conn, memory.watched(conn, name) as taken:
+        pyapi.load_registry(conn, manifest)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("vacuum analyze")
+    return taken.result()
+
+
+def fill(dsn: str, pair: Pair, count: int) -> None:
+    """Make so many workspaces on the pair's home, as create_workspace would, but all at once."""
+    with psycopg.connect(dsn) as conn:
+        model = pyapi.default_model(conn, pair.home)
+        first = pyapi.create_workspace(conn, "first", pair.home, model=model).workspace_id
+        conn.execute("set local session_replication_role = replica")  # no foreign keys: it is long
+        conn.execute(
+            "insert into workspace.workspaces"
+            " select md5(n::text)::uuid, 'workspace ' || n, w.runtime, 1, now(), now()"
+            " from generate_series(0, %s - 1) as n, workspace.workspaces as w where w.id = %s",
+            [count, first],
+        )
+        conn.execute(
+            "insert into workspace.secrets"
+            " select w.id, 'MODEL', v.sealed, v.key_id, now() from workspace.workspaces as w"
+            " cross join lateral keyring.seal(w.id, 'MODEL', %s) as v where w.id <> %s",
+            [model, first],
+        )
+        changes = sql.SQL(
+            "insert into workspace.changes ({columns}, workspace_id, sealed)"
+            " select {values}, s.workspace_id, s.sealed"
+            " from workspace.secrets as s, workspace.changes as c"
+            " where c.workspace_id = %s and s.workspace_id <> c.workspace_id"
+        )
+        names = conn.execute(
+            "select attname from pg_attribute where attrelid = 'workspace.changes'::regclass"
+            " and attnum > 0 and not attisdropped and attname not in ('workspace_id', 'sealed')"
+        ).fetchall()
+        columns = sql.SQL(", ").join(sql.Identifier(name) for (name,) in names)
+        values = sql.SQL(", ").join(sql.Identifier("c", name) for (name,) in names)
+        conn.execute(changes.format(columns=columns, values=values), [first])
+        pyapi.delete_workspace(conn, first)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("vacuum analyze")
+        conn.execute("checkpoint")
+
+
+def add_floor(dsn: str, pair: Pair) -> None:
+    """Make the function that the reset path is compared with, after a reset each way.
+
+    It writes the rows that change_runtime wrote then, with the very bytes, and does nothing else.
+    """
+    ws = workspace_id(0)
+    with psycopg.connect(dsn) as conn:
+        pyapi.change_runtime(conn, ws, pair.there)
+        pyapi.change_runtime(conn, ws, pair.home)
+        recorded = conn.execute(
+            "select previous_sealed, previous_key_id, sealed, key_id, provider, billed_to,"
+            " billing_changed, actor from workspace.changes"
+            " where workspace_id = %s order by version desc limit 2",
+            [ws],
+        ).fetchall()
+        home, there = ([sql.Literal(value) for value in row] for row in recorded)
+        body = _FLOOR.format(
+            home=sql.Literal(pair.home),
+            there=sql.Literal(pair.there),
+            went_home=sql.SQL(", ").join(home),
+            went_there=sql.SQL(", ").join(there),
+        )
+        conn.execute(body)
+
+
+def add_raw_move(conn: psycopg.Connection[Any]) -> None:
+    """Make the function that fleet.move is compared with: the pairs, sealed, and no history."""
+    row = conn.execute(
+        "select extnamespace::regnamespace::text from pg_extension where extname = 'pgcrypto'"
+    ).fetchone()
+    assert row
+    conn.execute(_RAW_MOVE.format(pgcrypto=sql.SQL(row[0])))
+
+
+_RAW_MOVE = sql.SQL("""
+create schema bench;
+create function bench.move(source text, target text, model text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  key constant text := encode(sha256('any'), 'hex');
+  options constant text := 's2k-mode=1, cipher-algo=aes256, compress-algo=0';
+  moment constant timestamptz := clock_timestamp();
+begin
+  with moved as (
+    update workspace.workspaces as w
+    set runtime = move.target, version = w.version + 1, updated_at = moment
+    where w.runtime = move.source
+    returning w.id
+  )
+  insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
+  select
+    m.id,
+    'MODEL',
+    {pgcrypto}.pgp_sym_encrypt(format(E'%s MODEL\\n%s', m.id, move.model), key, options),
+    1,
+    moment
+  from moved as m
+  on conflict (workspace_id, key) do update set
+    sealed = excluded.sealed, key_id = excluded.key_id, updated_at = excluded.updated_at;
+end
+$$
+""")
+
+_FLOOR = sql.SQL("""
+create schema bench;
+create function bench.floor(ws uuid, target text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  previous_sealed bytea;
+  previous_key_id integer;
+  sealed bytea;
+  key_id integer;
+  provider text;
+  billed_to text;
+  billing_changed boolean;
+  actor text;
+  previous_runtime text;
+  new_version bigint;
+  moment timestamptz := clock_timestamp();
+  txid xid8 := pg_current_xact_id();
+begin
+  if floor.target = {home} then
+    select {went_home}, {there}
+    into previous_sealed, previous_key_id, sealed, key_id, provider, billed_to, billing_changed,
+      actor, previous_runtime;
+  else
+    select {went_there}, {home}
+    into previous_sealed, previous_key_id, sealed, key_id, provider, billed_to, billing_changed,
+      actor, previous_runtime;
+  end if;
+  insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
+  values (floor.ws, 'MODEL', sealed, key_id, moment)
+  on conflict (workspace_id, key) do update set
+    sealed = excluded.sealed, key_id = excluded.key_id, updated_at = excluded.updated_at;
+  update workspace.workspaces as w
+  set runtime = floor.target, version = w.version + 1, updated_at = moment
+  where w.id = floor.ws
+  returning w.version into new_version;
+  insert into workspace.changes (
+    workspace_id, version, action, changed, previous_runtime, runtime,
+    previous_sealed, previous_key_id, sealed, key_id,
+    model_source, provider, billed_to, billing_changed,
+    restore, actor, request_id, changed_at, txid
+  )
+  values (
+    floor.ws, new_version, 'write_the_rows', true, previous_runtime, floor.target,
+    previous_sealed, previous_key_id, sealed, key_id,
+    'default', provider, billed_to, billing_changed,
+    false, actor, null, moment, txid
+  );
+  return new_version;
+end
+$$
+""")

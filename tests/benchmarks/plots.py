@@ -1,0 +1,34 @@
+"""Time a call takes, over how much there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import matplotlib as mpl
+
+from .table import Growth
+
+mpl.use("agg")
+from matplotlib import pyplot
+
+
+def draw(growth: Sequence[Growth], path: Path) -> None:
+    """A panel for each thing that grows: the median of the rounds, and their span."""
+    things = list(dict.fromkeys(point.of for point in growth))
+    figure, panels = pyplot.subplots(1, len(things), figsize=(5 * len(things), 4), squeeze=False)
+    for panel, of in zip(panels[0], things, strict=True):
+        points = [point for point in growth if point.of == of]
+        sizes = [point.size for point in points]
+        middles = [median(point.times) for point in points]
+        spans = [
+            [middle - min(point.times) for point, middle in zip(points, middles, strict=True)],
+            [max(point.times) - middle for point, middle in zip(points, middles, strict=True)],
+        ]
+        panel.errorbar(sizes, middles, yerr=spans, marker="o", capsize=3)
+        panel.set(xscale="log", xlabel=of, ylabel="microseconds a call", ylim=(0, None))
+        panel.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

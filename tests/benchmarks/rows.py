@@ -1,0 +1,249 @@
+"""The measurements, a function for each group of rows; all of them measure by turns."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+import pyapi
+from pyapi import embedded, schema
+
+from . import fill, memory, peers, proxy, server
+from .fill import CATALOGUE_PAIR, MADE_PAIR, Pair
+from .pgbench import Bench
+from .table import Goal, Growth, Report, Row
+
+INSTALLED = "installed"
+WORKSPACES = 1000
+CLIENTS = 8
+ROUND_TRIP = 0.001
+MOVED = 100_000
+LARGE_REGISTRY = 100_000
+MANY = 1_000_000
+OURS = "workspace.change_runtime"
+
+
+@dataclass(slots=True)
+class Run:
+    """What a run measures with, and what it has found."""
+
+    server: embedded.Server
+    rounds: int
+    seconds: int
+    report: Report
+
+    def by_turns(
+        self, sides: Mapping[str, Callable[[], float]], rounds: int | None = None
+    ) -> dict[str, list[float]]:
+        """Measure all sides in each round, every other round in reverse."""
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for number in range(rounds or self.rounds):
+            for name in list(sides)[:: -1 if number % 2 else 1]:
+                times[name].append(sides[name]())
+        return times
+
+    def database(
+        self, name: str, manifest: dict[str, Any], pair: Pair, workspaces: int = WORKSPACES
+    ) -> str:
+        """A database with a registry and workspaces: its conninfo."""
+        dsn = server.create_database(self.server, name, INSTALLED)
+        fill.load(dsn, manifest, name)
+        fill.fill(dsn, pair, workspaces)
+        return dsn
+
+    def add(self, name: str, times: dict[str, list[float]], goals: dict[str, Goal | None]) -> None:
+        """A row for each side that ours is compared with."""
+        for against, goal in goals.items():
+            self.report.rows.append(Row(name, times["ours"], against, times[against], goal))
+
+
+def server_side(run: Run, dsn: str) -> None:
+    """Against the floor, and under contention."""
+    fill.add_floor(dsn, CATALOGUE_PAIR)
+    ours, floor = (
+        Bench(run.server, dsn, call, CATALOGUE_PAIR, WORKSPACES) for call in (OURS, "bench.floor")
+    )
+    for name, clients, durable, goal in (
+        ("1 client, durable", 1, True, 0.85),
+        (f"{CLIENTS} clients, synchronous_commit off", CLIENTS, False, 0.60),
+    ):
+        times = run.by_turns(
+            {
+                side: partial(bench.time, run.seconds, clients, durable=durable)
+                for side, bench in (("ours", ours), ("floor", floor))
+            }
+        )
+        run.add(name, times, {"floor": Goal(goal)})
+    for name, shared in (("64 clients on 8 workspaces", 8), ("64 clients on one runtime", None)):
+        for side, bench in (("ours", ours), ("floor", floor)):
+            tail = bench.tail(name, side, 2 * run.seconds, shared=shared)
+            run.report.tails.append(tail)
+
+
+def client_side(run: Run, dsn: str, manifest: dict[str, Any]) -> None:
+    """Against the same steps from Python, nearby and over a network."""
+    theirs, vault = run.database("peers", manifest, CATALOGUE_PAIR), peers.Vault()
+    with psycopg.connect(theirs) as conn:
+        model = pyapi.default_model(conn, CATALOGUE_PAIR.home)
+        assert model
+        peers.seal_all(conn, vault, model)
+
+    def measure(name: str, near: str, other: str, goal: float) -> None:
+        with peers.connected(near, other, vault) as switchers:
+            times = run.by_turns(
+                {side: partial(switch_for, run.seconds, peer) for side, peer in switchers.items()}
+            )
+        goals = {"client": Goal(goal), "pipelined client": None, "SQLAlchemy ORM": None}
+        run.add(name, times, goals)
+
+    measure("Python, local socket, durable", dsn, theirs, 3)
+    with proxy.delayed(dsn, ROUND_TRIP) as far, proxy.delayed(theirs, ROUND_TRIP) as other:
+        added = round_trip(far) - round_trip(dsn)
+        run.report.notes.append(f"1 ms away: the proxy adds {added * 1000:.2f} ms a round trip.")
+        measure("Python, 1 ms away, durable", far, other, 6)
+
+
+def round_trip(dsn: str) -> float:
+    """The seconds that a round trip takes, the median of many."""
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as conn:
+        conn.execute("select 1")
+
+        def once() -> float:
+            started = time.perf_counter()
+            conn.execute("select 1")
+            return time.perf_counter() - started
+
+        return sorted(once() for _ in range(101))[50]
+
+
+def switch_for(seconds: float, peer: peers.Peer, pair: Pair = CATALOGUE_PAIR) -> float:
+    """Switch random workspaces there and back; microseconds a call."""
+    numbers = random.Random(0)
+    ids = [fill.workspace_id(numbers.randrange(WORKSPACES)) for _ in range(1000)]
+    for ws in ids[:10]:  # to have everything prepared and planned
+        peer.switch(ws, pair.there)
+        peer.switch(ws, pair.home)
+    calls, started = 0, time.perf_counter()
+    for ws in itertools.cycle(ids):
+        peer.switch(ws, pair.there)
+        peer.switch(ws, pair.home)
+        calls += 2
+        if (passed := time.perf_counter() - started) >= seconds:
+            return passed / calls * 1e6
+    raise AssertionError
+
+
+def python_layer(run: Run, dsn: str) -> None:
+    """What pyapi adds to psycopg. Commits are not waited for: they would hide it."""
+
+    @dataclass(frozen=True, slots=True)
+    class Bare:
+        conn: psycopg.Connection[Any]
+
+        def switch(self, ws: object, runtime: str) -> object:
+            query = "select * from workspace.change_runtime(%s, %s)"
+            return self.conn.execute(query, [ws, runtime]).fetchone()
+
+    hurried = make_conninfo(dsn, options="-c synchronous_commit=off")
+    with psycopg.connect(hurried, autocommit=True, prepare_threshold=0) as conn:
+        times = run.by_turns(
+            {
+                "ours": partial(switch_for, run.seconds, peers.Ours(conn)),
+                "bare psycopg": partial(switch_for, run.seconds, Bare(conn)),
+            }
+        )
+    run.add("pyapi, synchronous_commit off", times, {"bare psycopg": Goal(0.95)})
+
+
+def growth(run: Run, models: Sequence[int], workspaces: Sequence[int]) -> None:
+    """With larger registries, and with more workspaces; one client that waits for no commit."""
+    registries = {}
+    for size in models:
+        dsn = registries[size] = server.create_database(run.server, f"models_{size}", INSTALLED)
+        loaded = fill.load(dsn, fill.made_manifest(size), f"load of {size:,} models")
+        if size == LARGE_REGISTRY:
+            run.report.memory.append(loaded)
+        fill.fill(dsn, MADE_PAIR, WORKSPACES)
+    grow(run, "models", registries, MADE_PAIR, (100, LARGE_REGISTRY, Goal(1.1, at_most=True)))
+
+    fleets = {}
+    for size in workspaces:
+        dsn = fleets[size] = run.database(
+            f"workspaces_{size}", schema.default_manifest(), CATALOGUE_PAIR, size
+        )
+    grow(run, "workspaces", fleets, CATALOGUE_PAIR, (WORKSPACES, MANY, Goal(1.3, at_most=True)))
+    if MANY in fleets and has_move(fleets[MANY]):
+        with (
+            psycopg.connect(fleets[MANY], autocommit=True) as conn,
+            memory.watched(conn, f"fleet.move of {MANY:,} workspaces") as taken,
+        ):
+            move(conn, CATALOGUE_PAIR.home, CATALOGUE_PAIR.there)
+        run.report.memory.append(taken.result())
+
+
+def grow(
+    run: Run, of: str, databases: dict[int, str], pair: Pair, row: tuple[int, int, Goal]
+) -> None:
+    """Time a call in each of the databases; a row for two of the sizes."""
+    times = run.by_turns(
+        {
+            str(size): partial(
+                Bench(run.server, dsn, OURS, pair, size if of == "workspaces" else WORKSPACES).time,
+                run.seconds,
+                durable=False,
+            )
+            for size, dsn in databases.items()
+        }
+    )
+    run.report.growth += [Growth(of, int(size), found) for size, found in times.items()]
+    small, large, goal = row
+    if {small, large} <= set(databases):
+        name, against = f"{large:,} {of}", f"{small:,} {of}"
+        run.report.rows.append(Row(name, times[str(large)], against, times[str(small)], goal))
+
+
+def fleet(run: Run, manifest: dict[str, Any]) -> None:
+    """A whole fleet there and back, against statements that only write the same pairs."""
+    dsn = run.database("moved", manifest, CATALOGUE_PAIR, MOVED)
+    if not has_move(dsn):
+        run.report.notes.append("Left out: the rows of fleet.move, which is not there yet.")
+        return
+    there, home = CATALOGUE_PAIR.there, CATALOGUE_PAIR.home
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        fill.add_raw_move(conn)
+        models = {runtime: pyapi.default_model(conn, runtime) for runtime in (there, home)}
+
+        def timed(action: Callable[[str, str], object]) -> float:
+            conn.execute("vacuum analyze")
+            conn.execute("checkpoint")
+            started = time.perf_counter()
+            action(home, there)
+            action(there, home)
+            return (time.perf_counter() - started) / (2 * MOVED) * 1e6
+
+        def raw(source: str, target: str) -> None:
+            conn.execute("select bench.move(%s, %s, %s)", [source, target, models[target]])
+
+        sides = {"ours": partial(timed, partial(move, conn)), "raw": partial(timed, raw)}
+        times = run.by_turns(sides, rounds=min(run.rounds, 3))
+    run.add(f"fleet.move of {MOVED:,}, a workspace", times, {"raw": Goal(0.5)})
+
+
+def has_move(dsn: str) -> bool:
+    """Whether fleet.move is there."""
+    with psycopg.connect(dsn) as conn:
+        row = conn.execute("select to_regproc('fleet.move') is not null").fetchone()
+    return row == (True,)
+
+
+def move(conn: psycopg.Connection[Any], source: str, target: str) -> None:
+    """Move all workspaces of a runtime to another one."""
+    conn.execute("select * from fleet.move(from_runtime => %s, to_runtime => %s)", [source, target])
