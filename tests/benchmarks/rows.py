@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 import pyapi
 from pyapi import embedded, schema
@@ -152,8 +151,8 @@ def python_layer(run: Run, dsn: str) -> None:
             query = "select * from workspace.change_runtime(%s, %s)"
             return self.conn.execute(query, [ws, runtime]).fetchone()
 
-    hurried = make_conninfo(dsn, options="-c synchronous_commit=off")
-    with psycopg.connect(hurried, autocommit=True, prepare_threshold=0) as conn:
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as conn:
+        conn.execute("set synchronous_commit = off")
         times = run.by_turns(
             {
                 "ours": partial(switch_for, run.seconds, peers.Ours(conn)),

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -31,7 +33,10 @@ SHOWN = (*SETTINGS, "synchronous_commit", "wal_level", "autovacuum", "jit", "dat
 
 @contextmanager
 def start() -> Iterator[embedded.Server]:
-    """Run the server for the length of the block; its data goes to BENCH_DIR, else /var/tmp."""
+    """Run the server for the length of the block; its data goes to BENCH_DIR, else /var/tmp.
+
+    Its conninfo brings the key-encryption key along.
+    """
     parent = os.environ.get("BENCH_DIR", "/var/tmp")
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=parent) as directory:
         home = Path(directory)
@@ -41,7 +46,8 @@ def start() -> Iterator[embedded.Server]:
                 statement = sql.SQL("ALTER SYSTEM SET {} = {}")
                 conn.execute(statement.format(sql.Identifier(name), value))
         with embedded.server(home) as server:
-            yield server
+            kek = f"-c runtime_registry.kek={secrets.token_hex(32)}"
+            yield replace(server, dsn=make_conninfo(server.dsn, options=kek))
 
 
 def describe(server: embedded.Server) -> dict[str, str]:
