@@ -24,13 +24,12 @@ def run(options: argparse.Namespace) -> None:
         report = table.Report(server.describe(running))
         measured = rows.Run(running, options.rounds, options.seconds, report)
         fill.install(server.create_database(running, rows.INSTALLED, "template1"))
-        dsn = measured.database("calls", manifest, fill.CATALOGUE_PAIR)
         groups = {
-            "server": lambda: rows.server_side(measured, dsn),
-            "client": lambda: rows.client_side(measured, dsn, manifest),
-            "python": lambda: rows.python_layer(measured, dsn),
+            "server": lambda: rows.server_side(measured, manifest),
+            "client": lambda: rows.client_side(measured, manifest),
+            "python": lambda: rows.python_layer(measured, manifest),
             "fleet": lambda: rows.fleet(measured, manifest),
-            "growth": lambda: rows.growth(measured, options.models, options.workspaces),
+            "growth": lambda: rows.growth(measured, manifest, options.models, options.workspaces),
         }
         for name in options.only or groups:
             print(f"{time.monotonic() - started:4.0f} s  {name}", file=sys.stderr, flush=True)

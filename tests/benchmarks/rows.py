@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 import pyapi
-from pyapi import embedded, schema
+from pyapi import embedded
 
 from . import fill, memory, peers, proxy, server
 from .fill import CATALOGUE_PAIR, MADE_PAIR, Pair
@@ -64,12 +64,14 @@ class Run:
             self.report.rows.append(Row(name, times["ours"], against, times[against], goal))
 
 
-def server_side(run: Run, dsn: str) -> None:
+def server_side(run: Run, manifest: dict[str, Any]) -> None:
     """Against the floor, and under contention."""
+    dsn = run.database("server", manifest, CATALOGUE_PAIR)
     fill.add_floor(dsn, CATALOGUE_PAIR)
-    ours, floor = (
-        Bench(run.server, dsn, call, CATALOGUE_PAIR, WORKSPACES) for call in (OURS, "bench.floor")
-    )
+    sides = {
+        side: Bench(run.server, dsn, call, CATALOGUE_PAIR, WORKSPACES)
+        for side, call in (("ours", OURS), ("floor", "bench.floor"))
+    }
     for name, clients, durable, goal in (
         ("1 client, durable", 1, True, 0.85),
         (f"{CLIENTS} clients, synchronous_commit off", CLIENTS, False, 0.60),
@@ -77,19 +79,20 @@ def server_side(run: Run, dsn: str) -> None:
         times = run.by_turns(
             {
                 side: partial(bench.time, run.seconds, clients, durable=durable)
-                for side, bench in (("ours", ours), ("floor", floor))
+                for side, bench in sides.items()
             }
         )
         run.add(name, times, {"floor": Goal(goal)})
     for name, shared in (("64 clients on 8 workspaces", 8), ("64 clients on one runtime", None)):
-        for side, bench in (("ours", ours), ("floor", floor)):
-            tail = bench.tail(name, side, 2 * run.seconds, shared=shared)
-            run.report.tails.append(tail)
+        run.report.tails += [
+            bench.tail(name, side, 3 * run.seconds, shared=shared) for side, bench in sides.items()
+        ]
 
 
-def client_side(run: Run, dsn: str, manifest: dict[str, Any]) -> None:
+def client_side(run: Run, manifest: dict[str, Any]) -> None:
     """Against the same steps from Python, nearby and over a network."""
-    theirs, vault = run.database("peers", manifest, CATALOGUE_PAIR), peers.Vault()
+    dsn, vault = run.database("client", manifest, CATALOGUE_PAIR), peers.Vault()
+    theirs = run.database("peers", manifest, CATALOGUE_PAIR)
     with psycopg.connect(theirs) as conn:
         model = pyapi.default_model(conn, CATALOGUE_PAIR.home)
         assert model
@@ -140,8 +143,9 @@ def switch_for(seconds: float, peer: peers.Peer, pair: Pair = CATALOGUE_PAIR) ->
     raise AssertionError
 
 
-def python_layer(run: Run, dsn: str) -> None:
+def python_layer(run: Run, manifest: dict[str, Any]) -> None:
     """What pyapi adds to psycopg. Commits are not waited for: they would hide it."""
+    dsn = run.database("python", manifest, CATALOGUE_PAIR)
 
     @dataclass(frozen=True, slots=True)
     class Bare:
@@ -162,49 +166,44 @@ def python_layer(run: Run, dsn: str) -> None:
     run.add("pyapi, synchronous_commit off", times, {"bare psycopg": Goal(0.95)})
 
 
-def growth(run: Run, models: Sequence[int], workspaces: Sequence[int]) -> None:
+def growth(
+    run: Run, manifest: dict[str, Any], models: Sequence[int], workspaces: Sequence[int]
+) -> None:
     """With larger registries, and with more workspaces; one client that waits for no commit."""
     registries = {}
     for size in models:
-        dsn = registries[size] = server.create_database(run.server, f"models_{size}", INSTALLED)
+        dsn = server.create_database(run.server, f"models_{size}", INSTALLED)
         loaded = fill.load(dsn, fill.made_manifest(size), f"load of {size:,} models")
         if size == LARGE_REGISTRY:
             run.report.memory.append(loaded)
         fill.fill(dsn, MADE_PAIR, WORKSPACES)
-    grow(run, "models", registries, MADE_PAIR, (100, LARGE_REGISTRY, Goal(1.1, at_most=True)))
+        registries[size] = Bench(run.server, dsn, OURS, MADE_PAIR, WORKSPACES)
+    grow(run, "models", registries, 100, LARGE_REGISTRY, Goal(1.1, at_most=True))
 
     fleets = {}
     for size in workspaces:
-        dsn = fleets[size] = run.database(
-            f"workspaces_{size}", schema.default_manifest(), CATALOGUE_PAIR, size
-        )
-    grow(run, "workspaces", fleets, CATALOGUE_PAIR, (WORKSPACES, MANY, Goal(1.3, at_most=True)))
-    if MANY in fleets and has_move(fleets[MANY]):
+        dsn = run.database(f"workspaces_{size}", manifest, CATALOGUE_PAIR, size)
+        fleets[size] = Bench(run.server, dsn, OURS, CATALOGUE_PAIR, size)
+    grow(run, "workspaces", fleets, WORKSPACES, MANY, Goal(1.3, at_most=True))
+    if MANY in fleets and has_move(fleets[MANY].dsn):
         with (
-            psycopg.connect(fleets[MANY], autocommit=True) as conn,
+            psycopg.connect(fleets[MANY].dsn, autocommit=True) as conn,
             memory.watched(conn, f"fleet.move of {MANY:,} workspaces") as taken,
         ):
             move(conn, CATALOGUE_PAIR.home, CATALOGUE_PAIR.there)
         run.report.memory.append(taken.result())
 
 
-def grow(
-    run: Run, of: str, databases: dict[int, str], pair: Pair, row: tuple[int, int, Goal]
-) -> None:
-    """Time a call in each of the databases; a row for two of the sizes."""
+def grow(run: Run, of: str, benches: dict[int, Bench], small: int, large: int, goal: Goal) -> None:
+    """Time a call at each of the sizes; a row for two of them."""
     times = run.by_turns(
         {
-            str(size): partial(
-                Bench(run.server, dsn, OURS, pair, size if of == "workspaces" else WORKSPACES).time,
-                run.seconds,
-                durable=False,
-            )
-            for size, dsn in databases.items()
+            str(size): partial(bench.time, run.seconds, durable=False)
+            for size, bench in benches.items()
         }
     )
     run.report.growth += [Growth(of, int(size), found) for size, found in times.items()]
-    small, large, goal = row
-    if {small, large} <= set(databases):
+    if {small, large} <= set(benches):
         name, against = f"{large:,} {of}", f"{small:,} {of}"
         run.report.rows.append(Row(name, times[str(large)], against, times[str(small)], goal))
 
