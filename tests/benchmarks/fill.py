@@ -159,11 +159,11 @@ def add_raw_move(conn: psycopg.Connection[Any]) -> None:
 
 
 _RAW_MOVE = sql.SQL("""
-create schema bench;
+create schema if not exists bench;
 create function bench.move(source text, target text, model text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  key constant text := encode(sha256('any'), 'hex');
+  secret constant text := encode(sha256('any'), 'hex');
   options constant text := 's2k-mode=1, cipher-algo=aes256, compress-algo=0';
   moment constant timestamptz := clock_timestamp();
 begin
@@ -177,7 +177,7 @@ begin
   select
     m.id,
     'MODEL',
-    {pgcrypto}.pgp_sym_encrypt(format(E'%s MODEL\\n%s', m.id, move.model), key, options),
+    {pgcrypto}.pgp_sym_encrypt(format(E'%s MODEL\\n%s', m.id, move.model), secret, options),
     1,
     moment
   from moved as m
@@ -188,7 +188,7 @@ $$
 """)
 
 _FLOOR = sql.SQL("""
-create schema bench;
+create schema if not exists bench;
 create function bench.floor(ws uuid, target text) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
