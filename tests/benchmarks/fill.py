@@ -73,9 +73,10 @@ def made_manifest(models: int) -> dict[str, Any]:
 
 
 def install(dsn: str) -> None:
-    """Install the SQL."""
+    """Install the SQL and turn encryption on."""
     with psycopg.connect(dsn) as conn:
         conn.execute(schema.install_sql().encode())
+        conn.execute("select keyring.init()")
 
 
 def load(dsn: str, manifest: dict[str, Any], name: str) -> Memory:
@@ -102,7 +103,9 @@ def fill(dsn: str, pair: Pair, count: int) -> None:
         conn.execute(
             "insert into workspace.secrets"
             " select w.id, 'MODEL', v.sealed, v.key_id, now() from workspace.workspaces as w"
-            " cross join lateral keyring.seal(w.id, 'MODEL', %s) as v where w.id <> %s",
+            " cross join lateral keyring.seal("
+            "   (select k from keyring.active_key() as k), w.id, 'MODEL', %s"
+            " ) as v where w.id <> %s",
             [model, first],
         )
         changes = sql.SQL(

@@ -31,12 +31,14 @@ class Bench:
     """`workspace.change_runtime` or what does it instead."""
     pair: Pair
     workspaces: int
+    first: int = 0
+    """The number of the first of its workspaces."""
 
     def time(self, seconds: int, clients: int = 1, *, durable: bool) -> float:
         """Microseconds a call, for each client."""
         own = self.workspaces // clients
         script = f"""
-            \\set n :client_id * {own} + random(1, {own}) - 1
+            \\set n {self.first} + :client_id * {own} + random(1, {own}) - 1
             select * from {self.call}(md5(:n)::uuid, '{self.pair.there}');
             select * from {self.call}(md5(:n)::uuid, '{self.pair.home}');
         """
@@ -51,10 +53,11 @@ class Bench:
         client switches at random; else each on its own, all to the one runtime and all back."""
         clients = 64
         if shared:
-            choice = f"\\set n random(0, {shared} - 1)\n\\set there random(0, 1)"
+            choice = f"\\set n {self.first} + random(0, {shared} - 1)\n\\set there random(0, 1)"
         else:
             own = self.workspaces // clients
-            choice = f"\\set n :client_id * {own} + :turn / 2 % {own}\n\\set there 1 - :turn % 2"
+            choice = f"\\set n {self.first} + :client_id * {own} + :turn / 2 % {own}\n"
+            choice += "\\set there 1 - :turn % 2"
         script = f"""
             {choice}
             \\set turn :turn + 1

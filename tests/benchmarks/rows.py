@@ -69,11 +69,12 @@ class Run:
 
 def server_side(run: Run, manifest: dict[str, Any]) -> None:
     """Against the floor, and under contention."""
-    dsn = run.database("server", manifest, CATALOGUE_PAIR)
+    dsn = run.database("server", manifest, CATALOGUE_PAIR, 2 * WORKSPACES)
     fill.add_floor(dsn, CATALOGUE_PAIR)
+    # The same tables, but what the floor leaves in a workspace was not sealed for it.
     sides = {
-        side: Bench(run.server, dsn, call, CATALOGUE_PAIR, WORKSPACES)
-        for side, call in (("ours", OURS), ("floor", "bench.floor"))
+        "ours": Bench(run.server, dsn, OURS, CATALOGUE_PAIR, WORKSPACES),
+        "floor": Bench(run.server, dsn, "bench.floor", CATALOGUE_PAIR, WORKSPACES, WORKSPACES),
     }
     for name, clients, durable, goal in (
         ("1 client, durable", 1, True, 0.85),
@@ -101,7 +102,7 @@ def processor_time(conn: psycopg.Connection[Any], bench: Bench) -> float:
     spent = Path(f"/proc/{conn.info.backend_pid}/schedstat")  # the first number, in nanoseconds
     query = sql.SQL("select * from {}(%s, %s)").format(sql.Identifier(*bench.call.split(".")))
     calls = [
-        (fill.workspace_id(number), runtime)
+        (fill.workspace_id(bench.first + number), runtime)
         for number in range(250)
         for runtime in (bench.pair.there, bench.pair.home)
     ]
