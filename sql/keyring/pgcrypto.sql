@@ -1,4 +1,5 @@
--- pgcrypto may be in any schema: the bodies below are bound to where it is, once, whatever search_path a caller has.
+-- pgcrypto may be in any schema: the bodies below name the one where it is. (Functions in the language sql would follow it
+-- to another, but cost several times as much in every transaction.)
 -- The key is 32 random bytes, so iterating over it (the default S2K, 0.3 ms a call) would protect nothing.
 
 do $$
@@ -20,10 +21,14 @@ begin
     $body$
 create or replace function keyring.encrypt(value text, key text)
 returns bytea
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
-return %I.pgp_sym_encrypt(value, key, 's2k-mode=1, cipher-algo=aes256, compress-algo=0')
+as $function$
+begin
+  return %I.pgp_sym_encrypt(encrypt.value, encrypt.key, 's2k-mode=1, cipher-algo=aes256, compress-algo=0');
+end
+$function$
     $body$,
     pgcrypto
   );
@@ -31,10 +36,14 @@ return %I.pgp_sym_encrypt(value, key, 's2k-mode=1, cipher-algo=aes256, compress-
     $body$
 create or replace function keyring.decrypt(message bytea, key text)
 returns text
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
-return %I.pgp_sym_decrypt(message, key)
+as $function$
+begin
+  return %I.pgp_sym_decrypt(decrypt.message, decrypt.key);
+end
+$function$
     $body$,
     pgcrypto
   );
@@ -42,10 +51,14 @@ return %I.pgp_sym_decrypt(message, key)
     $body$
 create or replace function keyring.random_key()
 returns text
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
-return encode(%I.gen_random_bytes(32), 'hex')
+as $function$
+begin
+  return encode(%I.gen_random_bytes(32), 'hex');
+end
+$function$
     $body$,
     pgcrypto
   );

@@ -709,9 +709,13 @@ COMMENT ON FUNCTION keyring.any_key(key_id integer) IS 'Internal: a key of the k
 --
 
 CREATE FUNCTION keyring.decrypt(message bytea, key text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN pgcrypto.pgp_sym_decrypt(message, key);
+    AS $$
+begin
+  return pgcrypto.pgp_sym_decrypt(decrypt.message, decrypt.key);
+end
+$$;
 
 
 --
@@ -726,9 +730,13 @@ COMMENT ON FUNCTION keyring.decrypt(message bytea, key text) IS 'Internal: what 
 --
 
 CREATE FUNCTION keyring.encrypt(value text, key text) RETURNS bytea
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN pgcrypto.pgp_sym_encrypt(value, key, 's2k-mode=1, cipher-algo=aes256, compress-algo=0'::text);
+    AS $$
+begin
+  return pgcrypto.pgp_sym_encrypt(encrypt.value, encrypt.key, 's2k-mode=1, cipher-algo=aes256, compress-algo=0');
+end
+$$;
 
 
 --
@@ -918,9 +926,13 @@ COMMENT ON FUNCTION keyring.open_key(stored keyring.keys) IS 'Internal: a key of
 --
 
 CREATE FUNCTION keyring.random_key() RETURNS text
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN encode(pgcrypto.gen_random_bytes(32), 'hex'::text);
+    AS $$
+begin
+  return encode(pgcrypto.gen_random_bytes(32), 'hex');
+end
+$$;
 
 
 --
