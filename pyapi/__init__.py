@@ -9,8 +9,9 @@ workspace's runtime.
     change.model_was_reset, change.model
 
 All logic is in the database; these functions call it. The caller owns the connection and commits.
-`pyapi.aio` has the same names for async connections, `pyapi.errors` the errors, `pyapi.responses`
-turns results and errors into HTTP answers and `pyapi.schema` installs and migrates the database.
+`pyapi.aio` has the same names for async connections, `pyapi.errors` the errors, `pyapi.keyring` the
+keys that seal secrets, `pyapi.responses` turns results and errors into HTTP answers and
+`pyapi.schema` installs and migrates the database.
 """
 
 from .errors import DatabaseFailure, RegistryError
@@ -27,15 +28,20 @@ from .registry import (
 from .workspace import (
     Change,
     HistoryEntry,
+    SecretEntry,
     Workspace,
     change_runtime,
     clear_model,
     create_workspace,
+    delete_secret,
     delete_workspace,
+    get_secret,
     get_workspace,
     history,
+    list_secrets,
     preview_runtime_change,
     set_model,
+    set_secret,
 )
 
 __all__ = [
@@ -46,19 +52,24 @@ __all__ = [
     "RegistryError",
     "RegistryLoad",
     "RuntimeEntry",
+    "SecretEntry",
     "Workspace",
     "change_runtime",
     "clear_model",
     "create_workspace",
     "default_model",
+    "delete_secret",
     "delete_workspace",
+    "get_secret",
     "get_workspace",
     "history",
     "list_models",
     "list_runtimes",
+    "list_secrets",
     "load_registry",
     "menu",
     "preview_runtime_change",
     "resolve",
     "set_model",
+    "set_secret",
 ]

@@ -15,6 +15,7 @@ from functools import wraps
 from typing import Any, Concatenate, Generic, LiteralString, ParamSpec, TypeVar, get_args
 
 from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, Error
+from psycopg.adapt import Dumper
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
@@ -36,6 +37,8 @@ class Statement(Generic[T]):
     """Makes the function's answer of the rows."""
     reads_only: bool = False
     """It writes nothing, so repeating it never does harm."""
+    dumpers: tuple[tuple[type[Any], type[Dumper]], ...] = ()
+    """How it sends parameters of types that psycopg does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,23 @@ def scalars(rows: list[Row]) -> list[Any]:
     return [value for (value,) in rows]
 
 
+def send(conn: Connection[Any], call: Call[Any]) -> Cursor[Row]:
+    """Execute a call and leave its result in the cursor; in a pipeline, only queue it."""
+    # Not conn.cursor(): its class and its row factory are the caller's business.
+    cursor = Cursor(conn, row_factory=tuple_row)
+    for of_type, dumper in call.statement.dumpers:
+        cursor.adapters.register_dumper(of_type, dumper)
+    return cursor.execute(call.statement.sql, call.params)
+
+
+async def asend(conn: AsyncConnection[Any], call: Call[Any]) -> AsyncCursor[Row]:
+    """`send` for an async connection."""
+    cursor = AsyncCursor(conn, row_factory=tuple_row)
+    for of_type, dumper in call.statement.dumpers:
+        cursor.adapters.register_dumper(of_type, dumper)
+    return await cursor.execute(call.statement.sql, call.params)
+
+
 def sync(builder: Callable[P, Call[T]]) -> Callable[Concatenate[Connection[Any], P], T]:
     """Make the function that calls through a `psycopg.Connection`."""
 
@@ -79,9 +99,7 @@ def sync(builder: Callable[P, Call[T]]) -> Callable[Concatenate[Connection[Any],
         call = builder(*args, **kwargs)
         status = conn.pgconn.transaction_status
         try:
-            # Not conn.cursor(): its class and its row factory are the caller's business.
-            cursor = Cursor(conn, row_factory=tuple_row)
-            rows = cursor.execute(call.statement.sql, call.params).fetchall()
+            rows = send(conn, call).fetchall()
         except (Error, UnicodeEncodeError) as error:
             raise _refusal(error, call, conn, status) from error
         return call.statement.result(rows)
@@ -91,7 +109,7 @@ def sync(builder: Callable[P, Call[T]]) -> Callable[Concatenate[Connection[Any],
 
 
 def coroutine(
-    builder: Callable[P, Call[T]],
+    builder: Callable[P, Call[T]], module: str = "pyapi.aio"
 ) -> Callable[Concatenate[AsyncConnection[Any], P], Coroutine[Any, Any, T]]:
     """Make the coroutine function that calls through a `psycopg.AsyncConnection`."""
 
@@ -100,14 +118,12 @@ def coroutine(
         call = builder(*args, **kwargs)
         status = conn.pgconn.transaction_status
         try:
-            cursor = AsyncCursor(conn, row_factory=tuple_row)
-            await cursor.execute(call.statement.sql, call.params)
-            rows = await cursor.fetchall()
+            rows = await (await asend(conn, call)).fetchall()
         except (Error, UnicodeEncodeError) as error:
             raise _refusal(error, call, conn, status) from error
         return call.statement.result(rows)
 
-    _present(function, builder, AsyncConnection[Any], "pyapi.aio")
+    _present(function, builder, AsyncConnection[Any], module)
     return function
 
 

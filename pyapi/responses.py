@@ -24,9 +24,9 @@ import psycopg
 from .errors import DatabaseFailure, RegistryError, translate
 from .fleet import RegistryLoad
 from .registry import ModelEntry, RuntimeEntry
-from .workspace import Change, HistoryEntry, Workspace
+from .workspace import Change, HistoryEntry, SecretEntry, Workspace
 
-Entry = Workspace | RegistryLoad | HistoryEntry | ModelEntry | RuntimeEntry
+Entry = Workspace | RegistryLoad | HistoryEntry | SecretEntry | ModelEntry | RuntimeEntry
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from .calls import Call, Statement, columns, each, one, sync
+from .calls import Call, Statement, columns, each, one, scalar, sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,14 @@ class HistoryEntry:
     changed_at: datetime
     secret: str | None
     """The name of the secret that was set or deleted; None: the write was not about one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretEntry:
+    """A secret that a workspace has; never its value."""
+
+    name: str
+    updated_at: datetime
 
 
 _CREATE_WORKSPACE = Statement(
@@ -291,9 +299,87 @@ _HISTORY = Statement(
 def history_call(ws: UUID | str) -> Call[list[HistoryEntry]]:
     """List what was written to a workspace, oldest first; also of a deleted one.
 
-    Raises: InvalidArgument, WorkspaceNotFound.
+    Raises: InvalidArgument, WorkspaceNotFound, EncryptionKeyMissing.
     """
     return Call(_HISTORY, {"ws": ws})
+
+
+_SET_SECRET = Statement(
+    f"""
+    select {columns(Change)} from workspace.set_secret(
+        ws => %(ws)s::uuid, name => %(name)s::text, value => %(value)s::text,
+        expected_version => %(expected_version)s::bigint)
+    """,
+    one(Change),
+)
+
+
+def set_secret_call(
+    ws: UUID | str, name: str, value: str, *, expected_version: int | None = None
+) -> Call[Change]:
+    """Give a workspace a secret, such as a provider's credential, or replace it.
+
+    The value is kept as it is; the same one again changes nothing. MODEL is refused: `set_model`
+    asks the registry. `expected_version` as in `change_runtime`.
+
+    Raises: InvalidArgument, WorkspaceNotFound, VersionConflict, EncryptionKeyMissing.
+    """
+    params = {"ws": ws, "name": name, "value": value, "expected_version": expected_version}
+    return Call(_SET_SECRET, params)
+
+
+_GET_SECRET: Statement[str] = Statement(
+    "select workspace.get_secret(ws => %(ws)s::uuid, name => %(name)s::text)",
+    scalar,
+    reads_only=True,
+)
+
+
+def get_secret_call(ws: UUID | str, name: str) -> Call[str]:
+    """Read the value of a workspace's secret; the model is read with `get_workspace`.
+
+    Raises: InvalidArgument, WorkspaceNotFound, SecretNotFound, SecretUnreadable,
+    EncryptionKeyMissing.
+    """
+    return Call(_GET_SECRET, {"ws": ws, "name": name})
+
+
+_LIST_SECRETS = Statement(
+    f"select {columns(SecretEntry)} from workspace.list_secrets(ws => %(ws)s::uuid)",
+    each(SecretEntry),
+    reads_only=True,
+)
+
+
+def list_secrets_call(ws: UUID | str) -> Call[list[SecretEntry]]:
+    """List the names of a workspace's secrets, MODEL among them.
+
+    Raises: InvalidArgument, WorkspaceNotFound.
+    """
+    return Call(_LIST_SECRETS, {"ws": ws})
+
+
+_DELETE_SECRET = Statement(
+    f"""
+    select {columns(Change)} from workspace.delete_secret(
+        ws => %(ws)s::uuid, name => %(name)s::text,
+        expected_version => %(expected_version)s::bigint)
+    """,
+    one(Change),
+)
+
+
+def delete_secret_call(
+    ws: UUID | str, name: str, *, expected_version: int | None = None
+) -> Call[Change]:
+    """Remove a workspace's secret, readable or not; if there is none it changes nothing.
+
+    `expected_version` as in `change_runtime`.
+
+    Raises: InvalidArgument, WorkspaceNotFound, VersionConflict.
+    """
+    params = {"ws": ws, "name": name, "expected_version": expected_version}
+    return Call(_DELETE_SECRET, params)
 
 
 create_workspace = sync(create_workspace_call)
@@ -304,3 +390,7 @@ get_workspace = sync(get_workspace_call)
 preview_runtime_change = sync(preview_runtime_change_call)
 delete_workspace = sync(delete_workspace_call)
 history = sync(history_call)
+set_secret = sync(set_secret_call)
+get_secret = sync(get_secret_call)
+list_secrets = sync(list_secrets_call)
+delete_secret = sync(delete_secret_call)

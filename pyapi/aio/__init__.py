@@ -1,9 +1,12 @@
-"""The functions of `pyapi` for `psycopg.AsyncConnection`: the same but for the await."""
+"""The functions of `pyapi` for `psycopg.AsyncConnection`: the same but for the await.
+
+`pyapi.aio.keyring` has those of `pyapi.keyring`.
+"""
 
 from __future__ import annotations
 
-from . import fleet, registry, workspace
-from .calls import coroutine
+from .. import fleet, registry, workspace
+from ..calls import coroutine
 
 create_workspace = coroutine(workspace.create_workspace_call)
 change_runtime = coroutine(workspace.change_runtime_call)
@@ -13,6 +16,10 @@ get_workspace = coroutine(workspace.get_workspace_call)
 preview_runtime_change = coroutine(workspace.preview_runtime_change_call)
 delete_workspace = coroutine(workspace.delete_workspace_call)
 history = coroutine(workspace.history_call)
+set_secret = coroutine(workspace.set_secret_call)
+get_secret = coroutine(workspace.get_secret_call)
+list_secrets = coroutine(workspace.list_secrets_call)
+delete_secret = coroutine(workspace.delete_secret_call)
 
 resolve = coroutine(registry.resolve_call)
 default_model = coroutine(registry.default_model_call)
@@ -27,14 +34,18 @@ __all__ = [
     "clear_model",
     "create_workspace",
     "default_model",
+    "delete_secret",
     "delete_workspace",
+    "get_secret",
     "get_workspace",
     "history",
     "list_models",
     "list_runtimes",
+    "list_secrets",
     "load_registry",
     "menu",
     "preview_runtime_change",
     "resolve",
     "set_model",
+    "set_secret",
 ]
