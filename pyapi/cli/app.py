@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +16,10 @@ import typer
 from typer.core import TyperGroup
 
 from .. import demo as story
-from .. import fleet, registry, schema, workspace
+from .. import fleet, keyring, registry, schema, workspace
 from ..embedded import EmbeddedError
 from ..errors import RegistryError, translate
+from ..keyring import Kek
 from . import database, manifests, output
 from . import doctor as checks
 from .database import Options
@@ -51,6 +52,10 @@ app = typer.Typer(
     "runtime.",
     epilog="Exit codes: " + "; ".join(f"{code:d} {code.meaning}" for code in Exit) + ".",
 )
+_secret = typer.Typer(no_args_is_help=True, help="The secrets of workspaces besides MODEL.")
+_keyring = typer.Typer(no_args_is_help=True, help="The keys that seal the secrets.")
+app.add_typer(_secret, name="secret")
+app.add_typer(_keyring, name="keyring")
 
 _Database = Annotated[
     str | None,
@@ -64,6 +69,14 @@ _Database = Annotated[
 ]
 _Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document; an error, to standard error.")
+]
+_KekFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--kek-file",
+        metavar="FILE",
+        help=f"A file with the key-encryption key; else {keyring.ENVIRONMENT_VARIABLE}.",
+    ),
 ]
 _Ws = Annotated[str, typer.Argument(metavar="WORKSPACE", help="The workspace's id.")]
 _Runtime = Annotated[str, typer.Argument(metavar="RUNTIME", help="The runtime's name.")]
@@ -105,6 +118,7 @@ def _before_the_name(
     context: typer.Context,
     database: _Database = None,
     as_json: _Json = False,
+    kek_file: _KekFile = None,
     _show_version: Annotated[
         bool,
         typer.Option(
@@ -112,21 +126,29 @@ def _before_the_name(
         ),
     ] = False,
 ) -> None:
-    context.obj = Options(database, as_json)
+    context.obj = Options(database, as_json, kek_file)
 
 
 def _command(
-    **settings: Any,
+    group: typer.Typer = app, name: str | None = None, **settings: Any
 ) -> Callable[[Callable[Concatenate[Options, P], None]], Callable[Concatenate[Options, P], None]]:
-    """Make a function a command of its name, with the options of all commands after its own."""
+    """Make a function a command, with the options of all commands after its own."""
 
     def register(
         function: Callable[Concatenate[Options, P], None],
     ) -> Callable[Concatenate[Options, P], None]:
-        def run(context: typer.Context, database: str | None, as_json: bool, **own: Any) -> None:
+        def run(
+            context: typer.Context,
+            database: str | None,
+            as_json: bool,
+            kek_file: Path | None,
+            **own: Any,
+        ) -> None:
             before: Options = context.obj
             options = Options(
-                before.database if database is None else database, before.as_json or as_json
+                before.database if database is None else database,
+                before.as_json or as_json,
+                kek_file or before.kek_file,
             )
             with _failures(options):
                 function(options, **own)  # type: ignore[call-arg]
@@ -144,11 +166,12 @@ def _command(
                 *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own),
                 parameter("database", _Database, default=None),
                 parameter("as_json", _Json, default=False),
+                parameter("kek_file", _KekFile, default=None),
             ]
         )
         run.__annotations__ = {}
         run.__doc__ = function.__doc__
-        app.command(function.__name__.replace("_", "-"), **settings)(run)
+        group.command(name or function.__name__.replace("_", "-"), **settings)(run)
         return function
 
     return register
@@ -382,13 +405,211 @@ def history(options: Options, ws: _Ws) -> None:
     columns: dict[str, Callable[[workspace.HistoryEntry], object]] = {
         "": lambda entry: entry.version,
         "at (UTC)": lambda entry: entry.changed_at,
-        "action": lambda entry: entry.action + " (no change)" * (not entry.changed),
+        "action": lambda entry: (
+            " ".join(filter(None, [entry.action, entry.secret]))
+            + " (no change)" * (not entry.changed)
+        ),
         "runtime": lambda entry: entry.runtime,
         "model": lambda entry: entry.model,
         "source": lambda entry: entry.model_source,
         "actor": lambda entry: entry.actor,
     }
     _print_entries(options, entries, columns)
+
+
+# Secrets
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="The secret's name.")]
+
+
+@_command(_secret, "set")
+def set_secret(options: Options, ws: _Ws, name: _Name, expected_version: _Version = None) -> None:
+    """Give a workspace a secret; the value is read from standard input.
+
+    At a terminal it is asked for, unseen. Else one newline at the end does not belong to it.
+    """
+    if sys.stdin.isatty():
+        value = typer.prompt("Value", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        value = sys.stdin.read().removesuffix("\n")
+    _change(
+        options,
+        lambda conn: workspace.set_secret(conn, ws, name, value, expected_version=expected_version),
+    )
+
+
+@_command(_secret, "get")
+def get_secret(options: Options, ws: _Ws, name: _Name) -> None:
+    """Print the value of a workspace's secret."""
+    with database.connection(options) as conn:
+        value = workspace.get_secret(conn, ws, name)
+    if options.as_json:
+        output.print_json({"name": name, "value": value})
+    else:
+        print(value)
+
+
+@_command(_secret, "list")
+def list_secrets(options: Options, ws: _Ws) -> None:
+    """List the names of a workspace's secrets."""
+    with database.connection(options) as conn:
+        entries = workspace.list_secrets(conn, ws)
+    columns: dict[str, Callable[[workspace.SecretEntry], object]] = {
+        "name": lambda entry: entry.name,
+        "updated (UTC)": lambda entry: entry.updated_at,
+    }
+    _print_entries(options, entries, columns)
+
+
+@_command(_secret, "delete")
+def delete_secret(
+    options: Options, ws: _Ws, name: _Name, expected_version: _Version = None
+) -> None:
+    """Take a secret away from a workspace."""
+    _change(
+        options,
+        lambda conn: workspace.delete_secret(conn, ws, name, expected_version=expected_version),
+    )
+
+
+# The keyring
+
+_Batch = Annotated[
+    int, typer.Option("--batch", metavar="N", help="How many workspaces a transaction does.")
+]
+
+
+@_command(_keyring)
+def generate(options: Options) -> None:
+    """Print a new key-encryption key. Nothing else knows it: keep it."""
+    kek = Kek.generate().reveal()
+    if options.as_json:
+        output.print_json({"kek": kek})
+    else:
+        print(kek)
+
+
+@_command(_keyring)
+def init(options: Options) -> None:
+    """Turn encryption on: make the first key, wrapped by the key-encryption key."""
+    with database.connection(options, loaded=False) as conn:
+        key_id = keyring.init(conn)
+    if options.as_json:
+        output.print_json({"key_id": key_id})
+    else:
+        print(f"Key {key_id} is active: what is written from now on is sealed.")
+        print("What is stored plain is sealed by: runtime-registry keyring reseal")
+
+
+@_command(_keyring)
+def status(
+    options: Options,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Open everything, and count what does not open.")
+    ] = False,
+) -> None:
+    """List the keys with what each seals."""
+    with database.connection(options, loaded=False) as conn:
+        entries = keyring.status(conn, verify=verify)
+    columns: dict[str, Callable[[keyring.StatusEntry], object]] = {
+        "key": lambda entry: entry.key_id,
+        "state": lambda entry: entry.state,
+        "secrets": lambda entry: entry.secrets,
+        "in the history": lambda entry: entry.history,
+        "unreadable": lambda entry: entry.unreadable,
+        "made (UTC)": lambda entry: entry.created_at,
+        "retired (UTC)": lambda entry: entry.retired_at,
+    }
+    _print_entries(options, entries, columns)
+
+
+@_command(_keyring)
+def rotate(options: Options, batch: _Batch = 1000) -> None:
+    """Make a new active key, and move to it what others seal.
+
+    It can be stopped while it moves: `keyring reseal` goes on.
+    """
+    with database.connection(options, loaded=False) as conn:
+        key_id = keyring.rotate(conn)
+        if not options.as_json:
+            print(f"Key {key_id} is active: what is written from now on is sealed by it.")
+        _reseal(options, conn, batch, {"key_id": key_id})
+
+
+@_command(_keyring)
+def reseal(options: Options, batch: _Batch = 1000) -> None:
+    """Seal with the active key what is stored plain or under another key, while all goes on."""
+    with database.connection(options, loaded=False) as conn:
+        _reseal(options, conn, batch, {})
+
+
+def _reseal(
+    options: Options, conn: psycopg.Connection[Any], batch: int, answer: dict[str, int]
+) -> None:
+    resealed = unreadable = 0
+    total = sum(
+        entry.secrets + entry.history for entry in keyring.status(conn) if entry.state != "active"
+    )
+    with output.progress("Sealing", total) as advance:
+        passed = 0  # what this pass found unreadable; another one finds it again
+        for done in keyring.reseal_all(conn, batch=batch):
+            resealed += done.resealed
+            passed += done.unreadable
+            advance(done.resealed)
+            if done.next_after is None:
+                unreadable, passed = passed, 0
+    if options.as_json:
+        output.print_json({**answer, "resealed": resealed, "unreadable": unreadable})
+        return
+    print(f"{resealed} values are resealed.")
+    if unreadable:
+        print(f"{unreadable} cannot be read and stay as they are.")
+
+
+@_command(_keyring)
+def rewrap(
+    options: Options,
+    new_kek_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--new-kek-file",
+            metavar="FILE",
+            help="A file with the new one; else RUNTIME_REGISTRY_NEW_KEK.",
+        ),
+    ] = None,
+) -> None:
+    """Change the key-encryption key. From then on sessions need the new one."""
+    new_kek = database.read_kek(new_kek_file, "RUNTIME_REGISTRY_NEW_KEK")
+    if new_kek is None:
+        raise typer.BadParameter("give --new-kek-file or RUNTIME_REGISTRY_NEW_KEK")
+    with database.connection(options, loaded=False) as conn:
+        count = keyring.rewrap(conn, new_kek)
+    if options.as_json:
+        output.print_json({"keys": count})
+    else:
+        print(
+            f"{count} keys are wrapped by the new key-encryption key: sessions need it from now on."
+        )
+
+
+@_command(_keyring)
+def retire(
+    options: Options,
+    key_id: Annotated[int, typer.Argument(metavar="KEY", help="The key's id.")],
+) -> None:
+    """Remove a key that seals nothing any more."""
+    with database.connection(options, loaded=False) as conn:
+        keyring.retire(conn, key_id)
+    if options.as_json:
+        output.print_json({"key_id": key_id})
+    else:
+        print(f"Key {key_id} is removed.")
+
+
+@_command(_keyring, "doctor")
+def keyring_doctor(options: Options) -> None:
+    """Look for what is wrong with the encryption only."""
+    _examine(options, checks.ENCRYPTION)
 
 
 # The database
@@ -435,8 +656,13 @@ def uninstall(
 @_command()
 def doctor(options: Options) -> None:
     """Look for what is wrong with a database, or not as it should be."""
+    _examine(options)
+
+
+def _examine(options: Options, only: Container[str] | None = None) -> None:
     with database.connection(options) as conn:
-        found = list(checks.examine(conn))
+        found = list(checks.examine(conn, only))
+    found += checks.examine_file(options.kek_file)
     healthy = all(check.status != "problem" for check in found)
     if options.as_json:
         output.print_json({"ok": healthy, "checks": found})

@@ -10,14 +10,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import typer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from .. import embedded, fleet, registry, schema
+from .. import embedded, fleet, keyring, registry, schema
 from ..errors import ConnectionLost
+from ..keyring import Kek
 
 # libpq reads more variables; these are the ones that say where a database is.
 _LIBPQ = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE")
@@ -29,21 +31,50 @@ class Options:
 
     database: str | None
     as_json: bool
+    kek_file: Path | None = None
+
+    def kek(self) -> Kek | None:
+        """The KEK that is configured; None if there is none."""
+        return read_kek(self.kek_file, keyring.ENVIRONMENT_VARIABLE)
+
+
+def read_kek(file: Path | None, variable: str) -> Kek | None:
+    """Read a KEK from a file, else from an environment variable; None if neither is given.
+
+    Raises BadParameter and InvalidArgument.
+    """
+    if file is None:
+        return Kek.from_environment(variable) if os.environ.get(variable) else None
+    try:
+        return Kek.from_file(file)
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A database: where it is, and the embedded server if it is on that."""
+    """A database: where it is, the embedded server if it is on that, and the KEK for sessions."""
 
     conninfo: str
     server: embedded.Server | None = None
+    kek: Kek | None = None
+
+    def options(self) -> str | None:
+        """libpq's `options` with the KEK added, which so is in no statement; None without a KEK."""
+        if self.kek is None:
+            return None
+        others = conninfo_to_dict(self.conninfo).get("options") or os.environ.get("PGOPTIONS", "")
+        return keyring.startup_options(self.kek, str(others))
 
     @contextmanager
     def connected(self) -> Iterator[psycopg.Connection[Any]]:
         """Connect, with every call a transaction of its own. Raises ConnectionLost."""
         try:
             conn = psycopg.connect(
-                self.conninfo, autocommit=True, fallback_application_name="runtime-registry"
+                self.conninfo,
+                autocommit=True,
+                fallback_application_name="runtime-registry",
+                options=self.options(),
             )
         except psycopg.OperationalError as error:
             # Here libpq's reason is what somebody has to know. There is no password in it.
@@ -62,6 +93,10 @@ class Database:
         if password := parts.pop("password", None):
             # Not as an argument, which all users of the machine can see.
             environment["PGPASSWORD"] = str(password)
+        if options := self.options():
+            # The environment of a process is for its own user's eyes, and root's.
+            environment["PGOPTIONS"] = options
+            parts.pop("options", None)  # it would come before
         program = str(self.server.bin_dir / "psql") if self.server else "psql"
         command = [program, "--dbname", make_conninfo("", **parts), *arguments]
         # Ctrl-C is psql's, to cancel a query. A handler, unlike SIG_IGN, is not inherited.
@@ -87,15 +122,16 @@ def opened(options: Options, *, migrated: bool = True, loaded: bool = True) -> I
     given the packaged catalogue. Every other database is left as it is.
     """
     conninfo = named(options.database, os.environ)
+    kek = options.kek()
     if conninfo is not None:
-        yield Database(conninfo)
+        yield Database(conninfo, kek=kek)
         return
     with embedded.server() as server:
         home = server.log_path.parent
         notice = f"No database is named; this is the embedded Postgres in {home}."
         if not options.as_json:
             print(notice, file=sys.stderr)
-        database = Database(server.dsn, server)
+        database = Database(server.dsn, server, kek)
         if migrated:
             _prepare(database, loaded)
         yield database

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -180,6 +182,15 @@ def print_load(load: RegistryLoad, dry_run: bool) -> None:
     for orphan in load.orphans:
         out.print(f"! workspace {orphan['workspace_id']} on {orphan['runtime']} loses its model")
     out.print(f"Nothing is loaded, this is a dry run: {counts}, {len(load.orphans)} orphaned.")
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error, if that is a terminal; yields what moves it on."""
+    err = console(stderr=True)
+    with Progress(console=err, disable=not err.is_terminal, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.advance(task, done)
 
 
 def print_checks(checks: Iterable[Check]) -> None:
