@@ -50,7 +50,11 @@ def test_every_async_function_answers_as_its_twin(database: Database) -> None:
         assert (changed.model, changed.model_was_reset) == (GEMINI, True)
         assert (await aio.clear_model(conn, ws)).model is None
         assert (await aio.set_model(conn, ws, GEMINI)).version == 4
-        await aio.delete_workspace(conn, ws, expected_version=4)
+        assert (await aio.set_secret(conn, ws, "A", "1")).version == 5
+        assert await aio.get_secret(conn, ws, "A") == pyapi.get_secret(plain, ws, "A") == "1"
+        assert await aio.list_secrets(conn, ws) == pyapi.list_secrets(plain, ws)
+        assert (await aio.delete_secret(conn, ws, "A")).version == 6
+        await aio.delete_workspace(conn, ws, expected_version=6)
         assert await aio.history(conn, ws) == pyapi.history(plain, ws)
 
         assert await aio.list_runtimes(conn) == pyapi.list_runtimes(plain)

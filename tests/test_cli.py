@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,9 +20,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from typer.testing import CliRunner, Result
 
 from databases import Database, wait_until_blocked
-from pyapi import create_workspace, get_workspace, list_runtimes, schema
+from pyapi import (
+    create_workspace,
+    get_secret,
+    get_workspace,
+    keyring,
+    list_runtimes,
+    schema,
+)
 from pyapi.cli.app import app
 from pyapi.cli.database import named
+from pyapi.cli.doctor import pgcrypto
 from pyapi.cli.exits import Exit
 
 KIMI = "moonshot/kimi-k2.6"
@@ -36,7 +45,11 @@ Run = Callable[..., Result]
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but a test itself names a database, and the developer's playground is left alone."""
     for name in list(os.environ):
-        if name.startswith("PG") or name in {"DATABASE_URL", "FORCE_COLOR", "GITHUB_ACTIONS"}:
+        if name.startswith(("PG", "RUNTIME_REGISTRY_")) or name in {
+            "DATABASE_URL",
+            "FORCE_COLOR",
+            "GITHUB_ACTIONS",
+        }:
             monkeypatch.delenv(name)
     monkeypatch.setenv("RUNTIME_REGISTRY_HOME", os.devnull)
 
@@ -116,6 +129,7 @@ def script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
         ("workspace.change", ["set-model", "WS", "opus"]),
         ("workspace.change", ["clear-model", "WS"]),
         ("workspace.change", ["delete", "WS"]),
+        ("workspace.change", ["secret", "delete", "WS", "A"]),
         ("workspace.state", ["show", "WS"]),
         ("fleet.registry_load", ["load", "--dry-run"]),
     ],
@@ -135,6 +149,8 @@ def test_json_is_one_object_with_the_sql_fields(
         ("registry.runtime_entry", ["runtimes"]),
         ("registry.model_entry", ["models", "google-adk"]),
         ("workspace.history_entry", ["history", "WS"]),
+        ("workspace.secret_entry", ["secret", "list", "WS"]),
+        ("keyring.status_entry", ["keyring", "status"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -253,8 +269,14 @@ def test_an_unknown_runtime_is_answered_with_the_known_ones(run: Run, ws: str) -
         (Exit.USAGE, ["psql"]),
         (Exit.INVALID_ARGUMENT, ["show", "not-a-uuid"]),
         (Exit.INVALID_ARGUMENT, ["change", "WS", " "]),
+        (Exit.INVALID_ARGUMENT, ["secret", "set", "WS", "MODEL"]),
+        (Exit.INVALID_ARGUMENT, ["keyring", "reseal", "--batch", "0"]),
         (Exit.NOT_FOUND, ["show", NOBODY]),
+        (Exit.NOT_FOUND, ["secret", "get", "WS", "NONE"]),
+        (Exit.NOT_FOUND, ["keyring", "retire", "7"]),
         (Exit.CONFLICT, ["change", "WS", "codex", "--expected-version", "7"]),
+        (Exit.CONFLICT, ["keyring", "rotate"]),
+        (Exit.SECRET, ["keyring", "init"]),
         (Exit.CONFLICT, ["create", "twin", "--runtime", "codex", "--id", "WS"]),
         (Exit.REFUSED, ["change", "WS", "nonesuch"]),
         (Exit.REFUSED, ["change", "WS", "external"]),
@@ -567,6 +589,7 @@ def test_doctor_finds_a_sound_database_sound_and_says_that_secrets_are_plain(
 ) -> None:
     checks = diagnosis(run("doctor", "--json"))
     assert checks.pop("secrets") == ("warning", "stored plain, 1 so far: the keyring has no key")
+    assert checks["KEK"] == ("ok", "not needed: the keyring has no key")
     checks.pop("server log")  # the server's own business here
     assert {status for status, _ in checks.values()} == {"ok"}
     assert checks["registry"] == ("ok", "9 runtimes, 52 models")
@@ -584,6 +607,27 @@ def test_doctor_warns_of_settings_that_log_models(
     assert status == "warning"
     assert "log_statement = all" in finding
     assert "log_parameter_max_length_on_error = -1" in finding
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [
+        (150015, "warning"),
+        (150016, "ok"),
+        (160011, "warning"),
+        (160012, "ok"),
+        (170007, "warning"),
+        (170008, "ok"),
+        (170010, "ok"),
+        (180001, "warning"),
+        (180002, "ok"),
+        (190000, "ok"),
+    ],
+)
+def test_doctor_warns_of_a_pgcrypto_that_sealed_bytes_can_break(version: int, status: str) -> None:
+    found, finding = pgcrypto(version)
+    assert found == status
+    assert ("CVE-2026-2005" in finding) == (status == "warning")
 
 
 def test_doctor_finds_a_dead_workspace(run: Run, ws: str, db: psycopg.Connection[Any]) -> None:
@@ -617,7 +661,10 @@ def test_doctor_finds_that_nothing_is_installed_or_loaded(
     [
         ("runtime_registry_reader", "read"),
         ("runtime_registry_operator", "read, change workspaces"),
-        ("runtime_registry_admin", "read, change workspaces, load a registry"),
+        (
+            "runtime_registry_admin",
+            "read, change workspaces, load a registry, manage the keyring",
+        ),
     ],
 )
 def test_doctor_says_what_a_role_may_do_and_what_it_could_not_look_at(
@@ -628,8 +675,255 @@ def test_doctor_says_what_a_role_may_do_and_what_it_could_not_look_at(
     assert result.exit_code == 0
     checks = diagnosis(result)
     assert checks["rights"] == ("ok", f"{role} may {may}")
-    for owners in ("schema", "registry revision", "secrets", "workspaces"):
-        assert checks[owners] == ("warning", "not checked: the role may not read this")
+    hidden = ["schema", "registry revision", "workspaces"]
+    if role != "runtime_registry_admin":
+        hidden += ["KEK", "secrets"]
+    for name in hidden:
+        assert checks[name] == ("warning", "not checked: the role may not read this")
+
+
+# Secrets
+
+
+def test_a_secret_is_read_from_standard_input_and_kept_as_it_is(
+    run: Run, ws: str, db: psycopg.Connection[Any]
+) -> None:
+    succeed(run("secret", "set", ws, "API_KEY", input="sk-1\n\n"))
+    assert get_secret(db, ws, "API_KEY") == "sk-1\n"
+    assert succeed(run("secret", "get", ws, "API_KEY")) == "sk-1\n\n"
+    document = json.loads(succeed(run("secret", "get", ws, "API_KEY", "--json")))
+    assert document == {"name": "API_KEY", "value": "sk-1\n"}
+    names = [line.split()[0] for line in succeed(run("secret", "list", ws)).splitlines()]
+    assert names == ["name", "API_KEY", "MODEL"]
+    stale = run("secret", "set", ws, "API_KEY", "--expected-version", "1", input="sk-2")
+    assert stale.exit_code == Exit.CONFLICT
+    assert "nothing changed" in succeed(run("secret", "set", ws, "API_KEY", input="sk-1\n\n"))
+    succeed(run("secret", "delete", ws, "API_KEY", "--expected-version", "2"))
+    assert "delete_secret API_KEY" in succeed(run("history", ws))
+    assert run("secret", "get", ws, "API_KEY").exit_code == Exit.NOT_FOUND
+
+
+def test_at_a_terminal_a_secret_is_asked_for_twice_and_not_shown(
+    database: Database, ws: str, db: psycopg.Connection[Any]
+) -> None:
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [SCRIPT, "--database", database.dsn, "secret", "set", ws, "API_KEY"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # our own terminal is none of its business
+        text=True,
+    ) as process:
+        os.close(theirs)
+        assert process.stderr
+        for prompt in ("Value: ", "\nRepeat for confirmation: "):
+            assert process.stderr.read(len(prompt)) == prompt
+            os.write(ours, b"sk-typed\n")
+        out, err = process.communicate()
+    os.close(ours)
+    assert process.returncode == 0, err
+    assert "sk-typed" not in out + err
+    assert get_secret(db, ws, "API_KEY") == "sk-typed"
+
+
+# The keyring
+
+
+@pytest.fixture
+def kek(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The KEK that the environment gives to every command of the test."""
+    kek = json.loads(succeed(CliRunner().invoke(app, ["keyring", "generate", "--json"])))["kek"]
+    monkeypatch.setenv("RUNTIME_REGISTRY_KEK", kek)
+    assert isinstance(kek, str)
+    return kek
+
+
+def test_a_generated_key_is_printed_alone() -> None:
+    kek = succeed(CliRunner().invoke(app, ["keyring", "generate"]))
+    assert keyring.Kek(kek).reveal() == kek.strip()
+
+
+def test_encryption_from_the_first_key_to_a_new_kek(
+    run: Run, ws: str, kek: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Key 1 is active" in succeed(run("keyring", "init"))
+    assert run("keyring", "init").exit_code == Exit.CONFLICT
+    done = json.loads(succeed(run("keyring", "reseal", "--json")))
+    assert done == {"resealed": 2, "unreadable": 0}
+    assert KIMI in succeed(run("show", ws))
+
+    done = json.loads(succeed(run("keyring", "rotate", "--json")))
+    assert done == {"key_id": 2, "resealed": 2, "unreadable": 0}
+    rotated = succeed(run("keyring", "rotate", "--batch", "1")).splitlines()
+    assert rotated[0].startswith("Key 3 is active")
+    assert rotated[1:] == ["2 values are resealed."]
+    assert run("keyring", "retire", "3").exit_code == Exit.CONFLICT
+    for key_id in ("1", "2"):
+        assert succeed(run("keyring", "retire", key_id)) == f"Key {key_id} is removed.\n"
+    (entry,) = json.loads(succeed(run("keyring", "status", "--verify", "--json")))
+    assert (entry["key_id"], entry["state"], entry["unreadable"]) == (3, "active", 0)
+    assert "active" in succeed(run("keyring", "status"))
+
+    new = tmp_path / "new"
+    new.write_text(succeed(run("keyring", "generate")))
+    assert run("keyring", "rewrap").exit_code == Exit.USAGE
+    rewrapped = succeed(run("keyring", "rewrap", "--new-kek-file", str(new)))
+    assert rewrapped.startswith("1 keys are wrapped by the new key-encryption key")
+    assert run("show", ws).exit_code == Exit.SECRET
+    for command in (["--kek-file", str(new), "show", ws], ["show", ws, "--kek-file", str(new)]):
+        assert KIMI in succeed(run(*command))
+    monkeypatch.setenv("RUNTIME_REGISTRY_NEW_KEK", kek)
+    back = run("--kek-file", str(new), "keyring", "rewrap", "--json")
+    assert json.loads(succeed(back)) == {"keys": 1}
+    assert KIMI in succeed(run("show", ws))
+
+
+@pytest.mark.parametrize("command", [["show", NOBODY], ["keyring", "rewrap"], ["psql"]])
+def test_a_key_that_is_none_is_refused_without_repeating_it(
+    run: Run, kek: str, tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = "RUNTIME_REGISTRY_NEW_KEK" if "rewrap" in command else "RUNTIME_REGISTRY_KEK"
+    option = "--new-kek-file" if "rewrap" in command else "--kek-file"
+    monkeypatch.setenv(variable, kek[:-1])
+    result = run(*command)
+    assert result.exit_code == Exit.INVALID_ARGUMENT
+    assert variable in result.stderr
+    file = tmp_path / "kek"
+    file.write_text(kek[:-1])
+    by_file = run(*command, option, str(file))
+    assert by_file.exit_code == Exit.INVALID_ARGUMENT
+    for text in (result.output, by_file.output):
+        assert kek[:-1] not in text
+    missing = run(*command, option, str(tmp_path / "none"))
+    assert missing.exit_code == Exit.USAGE
+
+
+def test_rotation_that_is_stopped_goes_on_where_it_was(
+    run: Run, database: Database, db: psycopg.Connection[Any], ws: str, kek: str
+) -> None:
+    succeed(run("keyring", "init"))
+    succeed(run("keyring", "reseal"))
+    other = create_workspace_with(db, kek)
+    holder = database.connect()
+    holder.execute("select from workspace.workspaces where id = %s for update", [ws])
+    with subprocess.Popen(
+        [SCRIPT, "--database", database.dsn, "keyring", "rotate"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            moved = "select key_id = 2 from workspace.secrets where workspace_id = %s"
+            while process.poll() is None and db.execute(moved, [other]).fetchall() != [(True,)]:
+                pass
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (Exit.INTERRUPTED, "")
+    holder.rollback()
+    assert succeed(run("keyring", "reseal")) == "2 values are resealed.\n"
+
+
+def create_workspace_with(db: psycopg.Connection[Any], kek: str) -> str:
+    with keyring.transaction(db, keyring.Kek(kek)):
+        return str(create_workspace(db, "other", "claude-code", model="opus").workspace_id)
+
+
+def test_a_terminal_sees_the_progress(run: Run, database: Database, ws: str, kek: str) -> None:
+    succeed(run("keyring", "init"))
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [SCRIPT, "--database", database.dsn, "keyring", "reseal"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+        env=os.environ | {"TERM": "xterm"},
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # Linux says so that nobody is left at the other end.
+            while part := os.read(ours, 4096):
+                seen += part
+        out, _ = process.communicate()
+    os.close(ours)
+    assert (process.returncode, out) == (0, "2 values are resealed.\n")
+    assert b"Sealing" in seen
+
+
+def test_psql_has_the_key_too_and_not_as_an_argument(
+    database: Database, kek: str, tmp_path: Path
+) -> None:
+    path = f"{database.server.bin('psql').parent}{os.pathsep}{os.environ['PATH']}"
+    dsn = make_conninfo(database.dsn, options="-c statement_timeout=7s")
+    query = "select current_setting('runtime_registry.kek'), current_setting('statement_timeout')"
+    shown = script("--database", dsn, "psql", "-Atc", query, PATH=path)
+    assert (shown.returncode, shown.stdout) == (0, f"{kek}|7s\n")
+    by_variable = ["--database", database.dsn, "psql", "-Atc", query]
+    shown = script(*by_variable, PATH=path, PGOPTIONS="-c statement_timeout=9s")
+    assert shown.stdout == f"{kek}|9s\n"
+
+    stand_in = tmp_path / "psql"
+    stand_in.write_text('#!/bin/sh\necho "$@"\n')
+    stand_in.chmod(0o755)
+    called = script("--database", dsn, "psql", "-x", PATH=f"{tmp_path}{os.pathsep}{path}")
+    assert called.stdout.endswith("-x\n")
+    assert kek not in called.stdout
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["keyring", "doctor"]])
+def test_doctor_looks_at_the_encryption(
+    run: Run,
+    ws: str,
+    db: psycopg.Connection[Any],
+    kek: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+) -> None:
+    def found(*more: str) -> dict[str, tuple[str, str]]:
+        result = run(*command, "--json", *more)
+        assert kek not in result.output
+        return diagnosis(result)
+
+    assert found()["KEK"] == ("ok", "as it should be")
+    succeed(run("keyring", "init"))
+    status, finding = found()["secrets"]
+    assert (status, finding[:45]) == ("warning", "1 are still stored plain, and 1 in the histor")
+    succeed(run("keyring", "reseal"))
+    assert found()["KEK"] == ("ok", "as it should be")
+    assert found()["secrets"] == ("ok", "sealed")
+    assert found()["pgcrypto"][0] == "ok"
+
+    file = tmp_path / "kek"
+    file.write_text(kek)
+    for mode, verdict in ((0o600, "ok"), (0o400, "ok"), (0o640, "warning"), (0o604, "warning")):
+        file.chmod(mode)
+        assert found("--kek-file", str(file))["KEK file"][0] == verdict
+    file.write_text(keyring.Kek.generate().reveal())
+    wrong = found("--kek-file", str(file))
+    assert wrong["KEK"] == ("problem", "the one given does not fit the keyring")
+    assert wrong["secrets"] == ("ok", "sealed")
+    monkeypatch.delenv("RUNTIME_REGISTRY_KEK")
+    without = found()
+    assert without["KEK"][0] == "warning"
+    if command == ["doctor"]:
+        assert "key-encryption key" in without["workspaces"][1]
+    monkeypatch.setenv("RUNTIME_REGISTRY_KEK", kek)
+
+    db.execute("update workspace.secrets set sealed = '\\x00'")
+    status, finding = found()["secrets"]
+    assert (status, finding[:16]) == ("problem", "1 cannot be read")
+    db.execute(f"alter database {db.info.dbname} set runtime_registry.kek = '{kek}'")
+    status, finding = found()["KEK"]
+    assert status == "problem"
+    assert "ALTER DATABASE" in finding
+
+
+def test_keyring_doctor_makes_only_the_checks_of_the_encryption(run: Run) -> None:
+    checks = diagnosis(run("keyring", "doctor", "--json"))
+    assert set(checks) == {"server log", "schema", "pgcrypto", "KEK", "secrets"}
 
 
 # psql and the embedded server

@@ -33,23 +33,28 @@ from pyapi import (
     RegistryError,
     RegistryLoad,
     RuntimeEntry,
+    SecretEntry,
     Workspace,
     aio,
     change_runtime,
     clear_model,
     create_workspace,
     default_model,
+    delete_secret,
     delete_workspace,
+    get_secret,
     get_workspace,
     history,
     list_models,
     list_runtimes,
+    list_secrets,
     load_registry,
     menu,
     preview_runtime_change,
     resolve,
     schema,
     set_model,
+    set_secret,
 )
 from pyapi.errors import (
     ConnectionLost,
@@ -68,6 +73,8 @@ from pyapi.errors import (
     RuntimeInUse,
     RuntimeUnsupported,
     SchemaMissing,
+    SecretNotFound,
+    SecretUnreadable,
     SerializationFailure,
     StatementTimeout,
     VersionConflict,
@@ -145,6 +152,56 @@ def test_a_workspace_from_creation_to_deletion(conn: Conn) -> None:
         get_workspace(conn, ws)
 
 
+def test_a_workspace_has_secrets_besides_its_model(conn: Conn) -> None:
+    ws = workspace(conn)
+    value = " sk-\u00e9\n"
+    assert set_secret(conn, ws, "API_KEY", value, expected_version=1).version == 2
+    assert set_secret(conn, ws, "API_KEY", value).changed is False
+    assert get_secret(conn, ws, "API_KEY") == value
+    entries = list_secrets(conn, ws)
+    assert [entry.name for entry in entries] == ["API_KEY", "MODEL"]
+    assert all(isinstance(entry.updated_at, datetime) for entry in entries)
+    deleted = delete_secret(conn, ws, "API_KEY", expected_version=2)
+    assert (deleted.version, deleted.model, deleted.model_source) == (3, KIMI, "kept")
+    assert delete_secret(conn, ws, "API_KEY").changed is False
+    assert [(entry.action, entry.secret) for entry in history(conn, ws)] == [
+        ("create_workspace", None),
+        ("set_secret", "API_KEY"),
+        ("delete_secret", "API_KEY"),
+    ]
+    with pytest.raises(SecretNotFound) as missing:
+        get_secret(conn, ws, "API_KEY")
+    assert (missing.value.status, missing.value.workspace_id) == (404, str(ws))
+    assert missing.value.secret == "API_KEY"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda conn, ws: set_secret(conn, ws, "MODEL", "opus"),
+        lambda conn, ws: get_secret(conn, ws, "MODEL"),
+        lambda conn, ws: delete_secret(conn, ws, "MODEL"),
+    ],
+)
+def test_the_model_is_no_general_secret(conn: Conn, call: Callable[[Conn, UUID], object]) -> None:
+    ws = workspace(conn)
+    with pytest.raises(InvalidArgument) as caught:
+        call(conn, ws)
+    assert caught.value.argument == "name"
+    assert "set_model" in caught.value.problem
+
+
+def test_a_secret_that_cannot_be_read_is_named_and_can_be_replaced(conn: Conn) -> None:
+    ws = workspace(conn)
+    set_secret(conn, ws, "A", "1")
+    conn.execute("update workspace.secrets set sealed = '\\xff' where key = 'A'")
+    with pytest.raises(SecretUnreadable) as caught, conn.transaction():
+        get_secret(conn, ws, "A")
+    assert (caught.value.secret, caught.value.workspace_id) == ("A", str(ws))
+    set_secret(conn, ws, "A", "2")
+    assert get_secret(conn, ws, "A") == "2"
+
+
 def test_the_registry_can_be_read(conn: Conn) -> None:
     runtimes = {entry.runtime: entry for entry in list_runtimes(conn)}
     hermes = runtimes["hermes"]
@@ -202,6 +259,7 @@ def test_loading_a_manifest_tells_what_it_does(conn: Conn) -> None:
         ("workspace.change", Change),
         ("workspace.state", Workspace),
         ("workspace.history_entry", HistoryEntry),
+        ("workspace.secret_entry", SecretEntry),
         ("registry.runtime_entry", RuntimeEntry),
         ("registry.model_entry", ModelEntry),
         ("fleet.registry_load", RegistryLoad),
@@ -312,6 +370,10 @@ def test_a_call_is_one_statement(database: Database, tmp_path: Path) -> None:
         lambda: clear_model(conn, ws),
         lambda: get_workspace(conn, ws),
         lambda: history(conn, ws),
+        lambda: set_secret(conn, ws, "A", "1"),
+        lambda: get_secret(conn, ws, "A"),
+        lambda: list_secrets(conn, ws),
+        lambda: delete_secret(conn, ws, "A"),
         lambda: delete_workspace(conn, ws),
         lambda: resolve(conn, "hermes", "m"),
         lambda: default_model(conn, "hermes"),

@@ -45,6 +45,8 @@ def examine(conn: psycopg.Connection[Any], only: Container[str] | None = None) -
             error = raised if isinstance(raised, RegistryError) else translate(raised)
             if isinstance(error, PermissionDenied):
                 status, finding = "warning", "not checked: the role may not read this"
+            elif isinstance(error, EncryptionKeyMissing):
+                status, finding = "warning", "not checked: this takes the key-encryption key"
             else:
                 status, finding = "problem", " ".join(filter(None, [error.message, error.hint]))
         yield Check(name, status, finding)
@@ -123,8 +125,9 @@ def _rights(conn: psycopg.Connection[Any]) -> Finding:
     return "ok", f"{rows[0][0]} may {', '.join(what for _, what in rows)}"
 
 
-def _pgcrypto(conn: psycopg.Connection[Any]) -> Finding:
-    major, minor = divmod(conn.info.server_version, 10000)
+def pgcrypto(server_version: int) -> Finding:
+    """Tell whether the pgcrypto of a server of this version has the fix of CVE-2026-2005."""
+    major, minor = divmod(server_version, 10000)
     fixed = _PGCRYPTO_FIXED.get(major, 0)
     if minor >= fixed:
         return "ok", f"that of PostgreSQL {major}.{minor}"
@@ -230,7 +233,7 @@ _CHECKS: dict[str, Callable[[psycopg.Connection[Any]], Finding]] = {
     "rights": _rights,
     "registry": _registry,
     "registry revision": _revision,
-    "pgcrypto": _pgcrypto,
+    "pgcrypto": lambda conn: pgcrypto(conn.info.server_version),
     "KEK": _kek,
     "secrets": _secrets,
     "workspaces": _pairs,
