@@ -769,7 +769,7 @@ def test_encryption_from_the_first_key_to_a_new_kek(
     new.write_text(succeed(run("keyring", "generate")))
     assert run("keyring", "rewrap").exit_code == Exit.USAGE
     rewrapped = succeed(run("keyring", "rewrap", "--new-kek-file", str(new)))
-    assert rewrapped.startswith("1 keys are wrapped by the new key-encryption key")
+    assert rewrapped.startswith("The keys (1) are wrapped by the new key-encryption key")
     assert run("show", ws).exit_code == Exit.SECRET
     for command in (["--kek-file", str(new), "show", ws], ["show", ws, "--kek-file", str(new)]):
         assert KIMI in succeed(run(*command))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import os
 import pickle
 import pprint
 import re
 import socket
+import subprocess
 import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -520,6 +522,33 @@ def test_the_server_logs_no_key_that_it_has_from_the_start_even_if_it_logs_every
             keyring.init(conn)
     log = server.log_text()
     assert "a-value-that-is-logged" in log
+    assert kek.reveal() not in log
+
+
+def test_psql_can_bring_the_key_and_bind_a_secret_and_the_server_logs_neither(
+    server: Server, sealed: Database, kek: Kek, ws: UUID
+) -> None:
+    value = f"sk-{kek.reveal()[:20]}-psql"
+    typed = f"""
+        \\getenv value API_KEY
+        select workspace.set_secret($1, 'MODEL', $2) \\bind {ws} :value \\g
+        select 'changed ' || changed
+        from workspace.set_secret($1, 'API_KEY', $2) \\bind {ws} :value \\g
+    """
+    done = subprocess.run(
+        [server.bin("psql"), "-XAt", "-d", sealed.dsn],
+        input=typed,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PGOPTIONS": keyring.startup_options(kek), "API_KEY": value},
+    )
+    assert done.stdout == "changed true\n"
+    assert "INVALID_ARGUMENT" in done.stderr
+    with sealed.connect(options=keyring.startup_options(kek)) as conn:
+        assert get_secret(conn, ws, "API_KEY") == value
+    log = server.log_text()
+    assert "workspace.set_secret($1, 'MODEL', $2)" in log
+    assert value not in log
     assert kek.reveal() not in log
 
 

@@ -14,7 +14,16 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 from databases import Database
-from pyapi import create_workspace, get_secret, get_workspace, history, keyring, set_secret
+from pyapi import (
+    clear_model,
+    create_workspace,
+    get_secret,
+    get_workspace,
+    history,
+    keyring,
+    set_model,
+    set_secret,
+)
 from pyapi.aio import keyring as akeyring
 from pyapi.errors import (
     EncryptionKeyMissing,
@@ -25,6 +34,7 @@ from pyapi.errors import (
     KeyringExists,
     PermissionDenied,
     RegistryError,
+    SecretUnreadable,
 )
 from pyapi.keyring import Kek, ResealProgress, StatusEntry
 from support import Conn, one
@@ -110,6 +120,27 @@ def test_a_new_kek_takes_the_place_of_the_old_one(database: Database, keyed: Con
     assert isinstance(refusal(lambda: keyring.rewrap(keyed, new)), EncryptionKeyMissing)
     with keyring.transaction(keyed, new):
         assert get_workspace(keyed, ws).model == "opus"
+
+
+def test_without_the_kek_one_can_start_over_and_loses_only_what_it_sealed(
+    database: Database, keyed: Conn
+) -> None:
+    lost_id = keyring.init(keyed)
+    ws, other = workspaces(keyed, 2)
+    set_secret(keyed, ws, "A", "1")
+    options = keyring.startup_options(Kek.generate())
+    conn = database.connect(autocommit=True, options=options)
+    clear_model(conn, other)
+    assert isinstance(refusal(lambda: set_model(conn, ws, "opus")), EncryptionKeyMissing)
+    conn.execute("delete from keyring.keys")
+    assert keyring.init(conn) > lost_id
+    assert isinstance(refusal(lambda: get_workspace(conn, ws)), SecretUnreadable)
+    assert isinstance(refusal(lambda: get_secret(conn, ws, "A")), SecretUnreadable)
+    assert set_model(conn, ws, "sonnet").previous_model is None
+    assert set_secret(conn, ws, "A", "2").changed is True
+    assert (get_workspace(conn, ws).model, get_secret(conn, ws, "A")) == ("sonnet", "2")
+    (done,) = keyring.reseal_all(conn)
+    assert (done.resealed, done.unreadable) == (0, uses(keyring.status(conn))["missing"][1])
 
 
 def test_only_admins_manage_the_keys(database: Database) -> None:

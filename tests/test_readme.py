@@ -35,8 +35,9 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n(?:\n```text\n.*?^```\n)?", re.M | re
 class Reader:
     """Somebody who follows the README on the tests' server, with a database of their own."""
 
-    def __init__(self, server: Server, database: str) -> None:
+    def __init__(self, server: Server, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.database = database
+        self.monkeypatch = monkeypatch
         self.dsn = make_conninfo(server.dsn, dbname=database)
         known = conninfo_to_dict(server.dsn)
         self.environment = {
@@ -84,6 +85,11 @@ class Reader:
         return self.run("bash", "-euc", re.sub(r"\bfleet$", self.database, code, flags=re.M))
 
     def typed(self, line: str) -> str:
+        if exported := re.match(r"export (\w+)=", line):
+            value = self.run("bash", "-c", f'{line}; echo "${exported[1]}"').rstrip()
+            self.environment[exported[1]] = value
+            self.monkeypatch.setenv(exported[1], value)  # for the blocks in Python
+            return f"$ {line}\n"
         return f"$ {line}\n{self.run('bash', '-c', line)}"
 
     def psql(self, code: str) -> str:
@@ -110,7 +116,7 @@ def commands(code: str) -> list[str]:
 
 @pytest.fixture
 def reader(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
-    reader = Reader(server, f"readme_{secrets.token_hex(4)}")
+    reader = Reader(server, f"readme_{secrets.token_hex(4)}", monkeypatch)
     monkeypatch.setenv("DATABASE_URL", reader.dsn)
     yield reader
     with server.connect(autocommit=True) as conn:
