@@ -12,6 +12,8 @@ KEK, which is nowhere in the database: a session brings it along, as the setting
                                            mode, where the other two would give the KEK to whoever
                                            gets the server connection next
 
+While the KEK is being changed, all three bring the new one along too, as `new_kek`: see `rewrap`.
+
 The functions that manage the keys need the role runtime_registry_admin. Of all functions here only
 `configure`'s hook, `transaction` and `reseal_all` commit. `pyapi.aio.keyring` has the same names
 for async connections.
@@ -132,30 +134,37 @@ class _KekDumper(Dumper):
 
 _DUMPERS = ((Kek, _KekDumper),)
 
-# "select from": the value that set_config returns is not wanted back.
-FOR_THE_SESSION: Statement[list[Any]] = Statement(
-    "select from pg_catalog.set_config('runtime_registry.kek', %(kek)s, false)",
-    list,
-    dumpers=_DUMPERS,
-)
-FOR_THE_TRANSACTION: Statement[list[Any]] = Statement(
-    "select from pg_catalog.set_config('runtime_registry.kek', %(kek)s, true)",
+# "is null": what set_config returns is not wanted back. A setting set to null is unset.
+BRING: Statement[list[Any]] = Statement(
+    """
+    select
+        pg_catalog.set_config('runtime_registry.kek', %(kek)s, %(local)s) is null,
+        pg_catalog.set_config('runtime_registry.new_kek', %(new_kek)s, %(local)s) is null
+    """,
     list,
     dumpers=_DUMPERS,
 )
 
 
-def startup_options(kek: Source, options: str = "") -> str:
+def startup_options(kek: Source, options: str = "", *, new_kek: Source | None = None) -> str:
     """Return libpq's `options` for a connection that has the KEK from its start.
 
     They go into `psycopg.connect(options=...)`, a pool's `kwargs` or `PGOPTIONS`. `options` are
     others to put before. The result holds the KEK: `conn.info.dsn` and `conn.info.options` show it.
     PgBouncer refuses such options, unless it is told to ignore them.
     """
-    return f"{options} -c runtime_registry.kek={_obtain(kek).reveal()}".lstrip()
+    given = f"{options} -c runtime_registry.kek={_obtain(kek).reveal()}"
+    if new_kek is not None:
+        given += f" -c runtime_registry.new_kek={_obtain(new_kek).reveal()}"
+    return given.lstrip()
 
 
-def configure(kek: Source) -> Callable[[Connection[Any]], None]:
+def _bring(kek: Source, new_kek: Source | None, *, local: bool) -> Call[list[Any]]:
+    new = None if new_kek is None else _obtain(new_kek)
+    return Call(BRING, {"kek": _obtain(kek), "new_kek": new, "local": local})
+
+
+def configure(kek: Source, *, new_kek: Source | None = None) -> Callable[[Connection[Any]], None]:
     """Make the `configure` of a psycopg_pool.ConnectionPool: each new connection gets the KEK.
 
     Only for pools that connect to Postgres itself: the setting stays for the whole session. A
@@ -163,7 +172,7 @@ def configure(kek: Source) -> Callable[[Connection[Any]], None]:
     """
 
     def hook(conn: Connection[Any]) -> None:
-        send(conn, Call(FOR_THE_SESSION, {"kek": _obtain(kek)}))
+        send(conn, _bring(kek, new_kek, local=False))
         conn.commit()
 
     return hook
@@ -175,14 +184,16 @@ def _end_autocommit(conn: Connection[Any]) -> None:
 
 
 @contextmanager
-def transaction(conn: Connection[Any], kek: Source) -> Iterator[Transaction]:
+def transaction(
+    conn: Connection[Any], kek: Source, *, new_kek: Source | None = None
+) -> Iterator[Transaction]:
     """Begin a transaction that has the KEK, as `conn.transaction()` does one that has not.
 
     The KEK travels along with the BEGIN, so this takes no round trip more than
     `conn.transaction()`. When the transaction ends it is gone from the session. A callable is asked
-    once for each transaction.
+    once for each transaction. It takes a libpq with pipelines, which is version 14 or newer.
     """
-    call = Call(FOR_THE_TRANSACTION, {"kek": _obtain(kek)})
+    call = _bring(kek, new_kek, local=True)
     if conn.pgconn.pipeline_status != PipelineStatus.OFF:
         with conn.transaction() as block:
             send(conn, call)
@@ -278,8 +289,8 @@ _REWRAP: Statement[int] = Statement(
 def rewrap_call(new_kek: Kek) -> Call[int]:
     """Change the KEK from the session's to a new one; return how many keys there are.
 
-    No secret is touched. Once it is committed, sessions need the new one: give them both until
-    then, or stop them. Where the answer was lost, `status(verify=True)` tells which one fits.
+    No secret is touched. Sessions that have both, the new one as `new_kek`, work before and after:
+    give them both, rewrap, then give them the new one alone.
 
     Raises: EncryptionKeyMissing, InvalidArgument, IsolationUnsupported.
     """

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 
 import psycopg
 import pytest
+from psycopg import sql
 
 import databases
 import servers
@@ -57,6 +58,17 @@ def template(server: Server) -> Iterator[Database]:
 def database(template: Database) -> Iterator[Database]:
     """A fresh clone of `template`."""
     with databases.create(template.server, template) as database:
+        yield database
+
+
+@pytest.fixture
+def keyless(template: Database) -> Iterator[Database]:
+    """A fresh clone of `template` that has no key, and whose sessions have no KEK, in any run."""
+    with databases.create(template.server, template) as database:
+        name = sql.Identifier(database.name)
+        with psycopg.connect(database.dsn) as conn:
+            conn.execute("delete from keyring.keys")
+            conn.execute(sql.SQL("alter database {} set runtime_registry.kek = ''").format(name))
         yield database
 
 

@@ -61,11 +61,11 @@ def kek() -> Kek:
 
 
 @pytest.fixture
-def sealed(database: Database, kek: Kek) -> Database:
+def sealed(keyless: Database, kek: Kek) -> Database:
     """A database whose keyring has a key, wrapped by `kek`."""
-    with database.connect(options=keyring.startup_options(kek)) as conn:
+    with keyless.connect(options=keyring.startup_options(kek)) as conn:
         keyring.init(conn)
-    return database
+    return keyless
 
 
 @pytest.fixture
@@ -557,6 +557,6 @@ def test_keys_are_sent_as_parameters_whatever_the_cursors_of_a_connection(
 ) -> None:
     use_all(sealed, kek, "-c log_statement=all -c log_parameter_max_length=0")
     log = server.log_text()
-    assert "set_config('runtime_registry.kek', $1, true)" in log
+    assert "set_config('runtime_registry.kek', $1, $2)" in log
     assert "set_config('runtime_registry.new_kek', $1, true)" in log
     assert kek.reveal() not in log

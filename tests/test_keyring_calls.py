@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 
 from databases import Database
 from pyapi import (
+    aio,
     clear_model,
     create_workspace,
     get_secret,
@@ -48,9 +49,9 @@ def kek() -> Kek:
 
 
 @pytest.fixture
-def keyed(database: Database, kek: Kek) -> Conn:
+def keyed(keyless: Database, kek: Kek) -> Conn:
     """A connection that has the KEK, to a database whose keyring has no key yet."""
-    return database.connect(autocommit=True, options=keyring.startup_options(kek))
+    return keyless.connect(autocommit=True, options=keyring.startup_options(kek))
 
 
 def workspaces(conn: Conn, count: int) -> list[UUID]:
@@ -104,7 +105,7 @@ def test_the_keys_from_the_first_to_the_last(keyed: Conn) -> None:
     assert [each.secret for each in history(keyed, ws)] == [None, "A"]
 
 
-def test_a_new_kek_takes_the_place_of_the_old_one(database: Database, keyed: Conn) -> None:
+def test_a_new_kek_takes_the_place_of_the_old_one(keyless: Database, keyed: Conn) -> None:
     keyring.init(keyed)
     keyring.rotate(keyed)
     (ws,) = workspaces(keyed, 1)
@@ -122,35 +123,72 @@ def test_a_new_kek_takes_the_place_of_the_old_one(database: Database, keyed: Con
         assert get_workspace(keyed, ws).model == "opus"
 
 
+def test_sessions_with_both_keks_work_before_and_after(keyless: Database, keyed: Conn) -> None:
+    old, new, no = (Kek.generate() for _ in range(3))
+    with keyring.transaction(keyed, old):
+        keyring.init(keyed)
+        (ws,) = workspaces(keyed, 1)
+    with_both = [
+        keyless.connect(autocommit=True, options=keyring.startup_options(old, new_kek=new)),
+        keyless.connect(autocommit=True),
+    ]
+    keyring.configure(lambda: old, new_kek=lambda: new)(with_both[1])
+
+    def check() -> None:
+        for conn in with_both:
+            assert get_workspace(conn, ws).model == "opus"
+        with keyring.transaction(keyed, old, new_kek=new):
+            assert get_workspace(keyed, ws).model == "opus"
+        with keyring.transaction(with_both[1], no, new_kek=old if not rewrapped else new):
+            assert get_workspace(with_both[1], ws).model == "opus"
+        # What a transaction brings is all that it has.
+        with pytest.raises(EncryptionKeyMissing), keyring.transaction(with_both[1], no):
+            get_workspace(with_both[1], ws)
+
+    async def check_async() -> None:
+        conn = await keyless.aconnect()
+        await akeyring.configure(old, new_kek=new)(conn)
+        assert (await aio.get_workspace(conn, ws)).model == "opus"
+        await conn.rollback()
+        async with akeyring.transaction(conn, no, new_kek=new if rewrapped else old):
+            assert (await aio.get_workspace(conn, ws)).model == "opus"
+
+    for rewrapped in (False, True):
+        check()
+        asyncio.run(check_async())
+        if not rewrapped:
+            keyring.rewrap(with_both[0], new)
+
+
 def test_without_the_kek_one_can_start_over_and_loses_only_what_it_sealed(
-    database: Database, keyed: Conn
+    keyless: Database, keyed: Conn
 ) -> None:
-    lost_id = keyring.init(keyed)
+    keyring.init(keyed)
     ws, other = workspaces(keyed, 2)
     set_secret(keyed, ws, "A", "1")
     options = keyring.startup_options(Kek.generate())
-    conn = database.connect(autocommit=True, options=options)
+    conn = keyless.connect(autocommit=True, options=options)
     clear_model(conn, other)
     assert isinstance(refusal(lambda: set_model(conn, ws, "opus")), EncryptionKeyMissing)
     conn.execute("delete from keyring.keys")
-    assert keyring.init(conn) > lost_id
+    keyring.init(conn)
     assert isinstance(refusal(lambda: get_workspace(conn, ws)), SecretUnreadable)
     assert isinstance(refusal(lambda: get_secret(conn, ws, "A")), SecretUnreadable)
     assert set_model(conn, ws, "sonnet").previous_model is None
     assert set_secret(conn, ws, "A", "2").changed is True
     assert (get_workspace(conn, ws).model, get_secret(conn, ws, "A")) == ("sonnet", "2")
-    (done,) = keyring.reseal_all(conn)
-    assert (done.resealed, done.unreadable) == (0, uses(keyring.status(conn))["missing"][1])
+    (entry,) = keyring.status(conn, verify=True)
+    assert (entry.secrets, entry.unreadable) == (2, 4)  # what was in the history before
 
 
-def test_only_admins_manage_the_keys(database: Database) -> None:
+def test_only_admins_manage_the_keys(keyless: Database) -> None:
     for role in ("runtime_registry_reader", "runtime_registry_operator"):
-        conn = database.connect_as(role, autocommit=True)
+        conn = keyless.connect_as(role, autocommit=True)
         calls: list[Callable[[Conn], object]]
         calls = [keyring.init, keyring.rotate, keyring.reseal, keyring.status]
         for call in calls:
             assert isinstance(refusal(partial(call, conn)), PermissionDenied)
-    admin = database.connect_as("runtime_registry_admin", autocommit=True)
+    admin = keyless.connect_as("runtime_registry_admin", autocommit=True)
     assert keyring.status(admin) == []
 
 
@@ -166,11 +204,11 @@ def unsealed(keyed: Conn) -> list[UUID]:
 
 
 def test_batches_are_transactions_of_their_own(
-    database: Database, kek: Kek, keyed: Conn, unsealed: list[UUID]
+    keyless: Database, kek: Kek, keyed: Conn, unsealed: list[UUID]
 ) -> None:
-    observer = database.connect(autocommit=True)
+    observer = keyless.connect(autocommit=True)
     for autocommit in (True, False):
-        conn = database.connect(autocommit=autocommit, options=keyring.startup_options(kek))
+        conn = keyless.connect(autocommit=autocommit, options=keyring.startup_options(kek))
         keyring.rotate(conn)
         conn.commit()
         left = 10
@@ -191,9 +229,9 @@ def test_it_can_be_stopped_and_goes_on(keyed: Conn, unsealed: list[UUID]) -> Non
 
 
 def test_what_was_skipped_gets_another_pass(
-    database: Database, keyed: Conn, unsealed: list[UUID]
+    keyless: Database, keyed: Conn, unsealed: list[UUID]
 ) -> None:
-    holder = database.connect()
+    holder = keyless.connect()
     holder.execute("select from workspace.workspaces where id = %s for update", [unsealed[1]])
     passes = keyring.reseal_all(keyed)
     assert next(passes) == ResealProgress(None, resealed=8, unreadable=0, skipped=1)
@@ -236,9 +274,9 @@ def test_it_needs_a_connection_that_is_in_no_transaction(keyed: Conn, unsealed: 
 
 
 def test_it_brings_the_key_along_for_a_connection_without(
-    database: Database, kek: Kek, keyed: Conn, unsealed: list[UUID]
+    keyless: Database, kek: Kek, keyed: Conn, unsealed: list[UUID]
 ) -> None:
-    conn = database.connect()
+    conn = keyless.connect()
     assert isinstance(refusal(lambda: list(keyring.reseal_all(conn))), EncryptionKeyMissing)
     fetched: list[int] = []
 
@@ -289,11 +327,11 @@ def test_every_public_function_of_the_keyring_has_its_python_functions(conn: Con
             assert list(parameters) == ["conn", *(arguments or []), *extra]
 
 
-def test_the_async_functions_answer_alike(database: Database, kek: Kek) -> None:
+def test_the_async_functions_answer_alike(keyless: Database, kek: Kek) -> None:
     async def walk() -> None:
         options = keyring.startup_options(kek)
-        plain = database.connect(autocommit=True, options=options)
-        conn = await database.aconnect(options=options)
+        plain = keyless.connect(autocommit=True, options=options)
+        conn = await keyless.aconnect(options=options)
         (ws,) = workspaces(plain, 1)
         first = await akeyring.init(conn)
         await conn.commit()
@@ -305,8 +343,8 @@ def test_the_async_functions_answer_alike(database: Database, kek: Kek) -> None:
 
         second = await akeyring.rotate(conn)
         await conn.commit()
-        without = await database.aconnect()
-        holder = database.connect()
+        without = await keyless.aconnect()
+        holder = keyless.connect()
         holder.execute("select from workspace.workspaces for update")
         batches = akeyring.reseal_all(without, kek=kek)
         assert (await anext(batches)).skipped == 1

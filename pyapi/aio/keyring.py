@@ -41,11 +41,18 @@ async def _settled(fetched: Any) -> Any:
     return await fetched if isawaitable(fetched) else fetched
 
 
-def configure(kek: Source) -> Callable[[AsyncConnection[Any]], Awaitable[None]]:
+async def _bring(kek: Source, new_kek: Source | None, *, local: bool) -> Call[list[Any]]:
+    new = None if new_kek is None else await _obtain(new_kek)
+    return Call(keyring.BRING, {"kek": await _obtain(kek), "new_kek": new, "local": local})
+
+
+def configure(
+    kek: Source, *, new_kek: Source | None = None
+) -> Callable[[AsyncConnection[Any]], Awaitable[None]]:
     """Make the `configure` of a psycopg_pool.AsyncConnectionPool; see `pyapi.keyring.configure`."""
 
     async def hook(conn: AsyncConnection[Any]) -> None:
-        await asend(conn, Call(keyring.FOR_THE_SESSION, {"kek": await _obtain(kek)}))
+        await asend(conn, await _bring(kek, new_kek, local=False))
         await conn.commit()
 
     return hook
@@ -57,9 +64,11 @@ async def _end_autocommit(conn: AsyncConnection[Any]) -> None:
 
 
 @asynccontextmanager
-async def transaction(conn: AsyncConnection[Any], kek: Source) -> AsyncIterator[AsyncTransaction]:
+async def transaction(
+    conn: AsyncConnection[Any], kek: Source, *, new_kek: Source | None = None
+) -> AsyncIterator[AsyncTransaction]:
     """Begin a transaction that has the KEK; see `pyapi.keyring.transaction`."""
-    call = Call(keyring.FOR_THE_TRANSACTION, {"kek": await _obtain(kek)})
+    call = await _bring(kek, new_kek, local=True)
     if conn.pgconn.pipeline_status != PipelineStatus.OFF:
         async with conn.transaction() as block:
             await asend(conn, call)

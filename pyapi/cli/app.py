@@ -574,22 +574,20 @@ def rewrap(
         typer.Option(
             "--new-kek-file",
             metavar="FILE",
-            help="A file with the new one; else RUNTIME_REGISTRY_NEW_KEK.",
+            help=f"A file with the new one; else {database.NEW_KEK_VARIABLE}.",
         ),
     ] = None,
 ) -> None:
-    """Change the key-encryption key. From then on sessions need the new one."""
-    new_kek = database.read_kek(new_kek_file, "RUNTIME_REGISTRY_NEW_KEK")
+    """Change the key-encryption key; sessions that have both work before and after."""
+    new_kek = database.read_kek(new_kek_file, database.NEW_KEK_VARIABLE)
     if new_kek is None:
-        raise typer.BadParameter("give --new-kek-file or RUNTIME_REGISTRY_NEW_KEK")
+        raise typer.BadParameter(f"give --new-kek-file or {database.NEW_KEK_VARIABLE}")
     with database.connection(options, loaded=False) as conn:
         count = keyring.rewrap(conn, new_kek)
     if options.as_json:
         output.print_json({"keys": count})
     else:
-        print(
-            f"{count} keys are wrapped by the new key-encryption key: sessions need it from now on."
-        )
+        print(f"Wrapped by the new key-encryption key: {count} keys.")
 
 
 @_command(_keyring)

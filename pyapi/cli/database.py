@@ -24,6 +24,8 @@ from ..keyring import Kek
 # libpq reads more variables; these are the ones that say where a database is.
 _LIBPQ = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE")
 
+NEW_KEK_VARIABLE = "RUNTIME_REGISTRY_NEW_KEK"
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -32,10 +34,6 @@ class Options:
     database: str | None
     as_json: bool
     kek_file: Path | None = None
-
-    def kek(self) -> Kek | None:
-        """The KEK that is configured; None if there is none."""
-        return read_kek(self.kek_file, keyring.ENVIRONMENT_VARIABLE)
 
 
 def read_kek(file: Path | None, variable: str) -> Kek | None:
@@ -53,18 +51,19 @@ def read_kek(file: Path | None, variable: str) -> Kek | None:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A database: where it is, the embedded server if it is on that, and the KEK for sessions."""
+    """A database: where it is, the embedded server if it is on that, and the KEKs for sessions."""
 
     conninfo: str
     server: embedded.Server | None = None
     kek: Kek | None = None
+    new_kek: Kek | None = None
 
     def options(self) -> str | None:
         """libpq's `options` with the KEK added, which so is in no statement; None without a KEK."""
         if self.kek is None:
             return None
         others = conninfo_to_dict(self.conninfo).get("options") or os.environ.get("PGOPTIONS", "")
-        return keyring.startup_options(self.kek, str(others))
+        return keyring.startup_options(self.kek, str(others), new_kek=self.new_kek)
 
     @contextmanager
     def connected(self) -> Iterator[psycopg.Connection[Any]]:
@@ -122,16 +121,17 @@ def opened(options: Options, *, migrated: bool = True, loaded: bool = True) -> I
     given the packaged catalogue. Every other database is left as it is.
     """
     conninfo = named(options.database, os.environ)
-    kek = options.kek()
+    kek = read_kek(options.kek_file, keyring.ENVIRONMENT_VARIABLE)
+    new_kek = read_kek(None, NEW_KEK_VARIABLE)
     if conninfo is not None:
-        yield Database(conninfo, kek=kek)
+        yield Database(conninfo, None, kek, new_kek)
         return
     with embedded.server() as server:
         home = server.log_path.parent
         notice = f"No database is named; this is the embedded Postgres in {home}."
         if not options.as_json:
             print(notice, file=sys.stderr)
-        database = Database(server.dsn, server, kek)
+        database = Database(server.dsn, server, kek, new_kek)
         if migrated:
             _prepare(database, loaded)
         yield database

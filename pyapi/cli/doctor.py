@@ -144,7 +144,7 @@ def _kek(conn: psycopg.Connection[Any]) -> Finding:
         select coalesce(current_setting('runtime_registry.kek', true), '') <> '',
             exists (
                 select from pg_db_role_setting as s, unnest(s.setconfig) as c (setting)
-                where c.setting ~ '^runtime_registry\\.(new_)?kek='
+                where c.setting ~ '^runtime_registry\\.(new_)?kek=.'
             )
         """
     ).fetchall()
