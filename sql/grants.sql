@@ -8,7 +8,8 @@ revoke all on type
   registry.alembic_version, registry.state, registry.revisions, registry.providers, registry.runtimes, registry.arms,
   registry.models, registry.claims, registry.equivalents, registry.routing, registry.manifest_problem,
   keyring.keys, keyring.sealed_value, keyring.data_key,
-  workspace.workspaces, workspace.secrets, workspace.changes, workspace.snapshot, workspace.decision, workspace.key_use
+  workspace.workspaces, workspace.secrets, workspace.changes, workspace.snapshot, workspace.decision, workspace.key_use,
+  fleet.stored_model, fleet.pair
 from public;
 
 grant usage on schema registry, workspace
@@ -44,6 +45,10 @@ to runtime_registry_operator, runtime_registry_admin;
 -- Admins.
 grant execute on function
   fleet.load_registry(jsonb, text, boolean),
+  fleet.restore_registry(bigint, text, boolean),
+  fleet.revisions(),
+  fleet.revision_manifest(bigint),
+  fleet.deprecations(),
   keyring.init(),
   keyring.rotate(),
   keyring.rewrap(),

@@ -4,7 +4,7 @@
 --
 -- Four schemas; a schema uses only those below it.
 --
---   fleet       all workspaces at once      load_registry
+--   fleet       all workspaces at once      load_registry  restore_registry  revisions  revision_manifest  deprecations
 --   workspace   one workspace at a time     create_workspace  change_runtime  set_model  clear_model
 --                                           delete_workspace  get_workspace  preview_runtime_change  history
 --                                           set_secret  get_secret  list_secrets  delete_secret
@@ -99,8 +99,17 @@
 \ir keyring/status.sql
 
 \ir fleet/types.sql
+\ir fleet/stored_models.sql
 \ir fleet/unroutable_workspaces.sql
+\ir fleet/reset_of.sql
+\ir fleet/describe_orphans.sql
+\ir fleet/replace_registry.sql
 \ir fleet/load_registry.sql
+\ir fleet/require_revision.sql
+\ir fleet/restore_registry.sql
+\ir fleet/revisions.sql
+\ir fleet/revision_manifest.sql
+\ir fleet/deprecations.sql
 
 \ir roles.sql
 \ir grants.sql

@@ -24,7 +24,9 @@ MANIFEST: dict[str, Any] = json.loads((SQL / "registry" / "manifest.json").read_
 # The error table of the README: every code we raise, and its SQLSTATE.
 CODES = {
     **dict.fromkeys(["INVALID_ARGUMENT", "ISOLATION_UNSUPPORTED"], "PT400"),
-    **dict.fromkeys(["WORKSPACE_NOT_FOUND", "SECRET_NOT_FOUND", "KEY_NOT_FOUND"], "PT404"),
+    **dict.fromkeys(
+        ["WORKSPACE_NOT_FOUND", "SECRET_NOT_FOUND", "KEY_NOT_FOUND", "REVISION_NOT_FOUND"], "PT404"
+    ),
     **dict.fromkeys(
         [
             "VERSION_CONFLICT",

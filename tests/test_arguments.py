@@ -141,6 +141,7 @@ def test_the_table_has_every_text_argument_there_is(conn: Conn) -> None:
     assert set(found) == {
         *TEXTS,
         ("fleet.load_registry", "on_orphan"),
+        ("fleet.restore_registry", "on_orphan"),
         ("workspace.set_secret", "value"),  # kept as it is
     }
 

@@ -312,10 +312,16 @@ def test_a_load_that_fails_leaves_the_registry_as_it_was(
     sessions: Sessions, table: str, moment: str
 ) -> None:
     revision = one(sessions.observer, "select s.revision from registry.state as s")
-    equivalents = [["opus", f"{table}-{moment}"]]
-    arm = {"provider": "groq", "models": [f"{table}-{moment}"]}
-    runtimes = [*MANIFEST["runtimes"], {"name": "another", "arms": [arm]}]
-    manifest = MANIFEST | {"runtimes": runtimes, "equivalents": equivalents}
+    # Every table gets a row that it does not have.
+    new = f"{table}-{moment}"
+    providers = [*MANIFEST["providers"], {"name": new, "model_prefixes": [f"{new}:"]}]
+    runtimes = [
+        *MANIFEST["runtimes"],
+        {"name": "another", "arms": [{"provider": new, "models": [new]}]},
+    ]
+    manifest = MANIFEST | {
+        "providers": providers, "runtimes": runtimes, "equivalents": [["opus", new]],
+    }  # fmt: skip
     with failing(sessions.observer, f"registry.{table}", moment):
         with nothing_written(sessions.observer), pytest.raises(DatabaseFailure) as caught:
             commit(sessions.first, lambda conn: pyapi.load_registry(conn, manifest))

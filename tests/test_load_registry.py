@@ -39,6 +39,8 @@ BASE = manifest(
     equivalents=[["m", "o"]],
 )
 
+UNROUTABLE = "select * from fleet.unroutable_workspaces(keyring.active_key())"
+
 
 def altered(**keys: object) -> Json:
     return {**BASE, **keys}
@@ -48,7 +50,16 @@ SMALLER = altered(runtimes=[runtime("r", ("p", ["m"])), runtime("s")], equivalen
 
 
 def differs(kind: str, name: str, before: Json, after: Json) -> Json:
-    return {"kind": kind, kind: name, "from": before, "to": after}
+    return {"kind": kind, kind: name, "before": before, "after": after}
+
+
+def order(before: list[str], of: str = "model", **names: str) -> Json:
+    """Two members of a list that have changed places."""
+    return {"kind": "order", "of": of, **names, "before": before, "after": before[::-1]}
+
+
+def model(name: str, on: str, by: str, **said: Json) -> Json:
+    return {"kind": "model", "runtime": on, "provider": by, "model": name, **said}
 
 
 def facts(listed: list[Json]) -> list[Json]:
@@ -97,11 +108,18 @@ def test_an_empty_registry_has_no_valid_runtimes(conn: Conn) -> None:
     assert refusal.detail["valid_runtimes"] == []
 
 
+PLAIN = {
+    "billed_to": "tenant",
+    "auth_env": [],
+    "model_prefixes": [],
+    "model_aliases": [],
+    "case_sensitive": True,
+}
 FACTS = [
     # what is loaded over BASE, and what that added, removed and changed
     (
         altered(providers=[P, Q, provider("x")]),
-        [{"kind": "provider", "provider": "x"}],
+        [{"kind": "provider", "provider": "x", "after": PLAIN}],
         [],
         [],
     ),
@@ -129,24 +147,54 @@ FACTS = [
         altered(runtimes=[runtime("r", ("p", ["m"])), runtime("t", ("q", ["o"]))]),
         [
             {"kind": "arm", "runtime": "t", "provider": "q"},
-            {"kind": "model", "runtime": "t", "provider": "q", "model": "o"},
-            {"kind": "runtime", "runtime": "t"},
+            model("o", "t", "q"),
+            {
+                "kind": "runtime",
+                "runtime": "t",
+                "after": {"default_model": "o", "model_policy": "registered"},
+            },
         ],
         [
             {"kind": "arm", "runtime": "r", "provider": "q"},
             {"kind": "arm", "runtime": "s", "provider": "q"},
-            {"kind": "model", "runtime": "r", "provider": "p", "model": "n"},
-            {"kind": "model", "runtime": "r", "provider": "q", "model": "o"},
-            {"kind": "model", "runtime": "s", "provider": "q", "model": "o"},
-            {"kind": "runtime", "runtime": "s"},
-        ],
-        [
-            differs("runtime", "r", {"arms": ["p", "q"]}, {"arms": ["p"]}),
+            model("n", "r", "p"),
+            model("o", "r", "q"),
+            model("o", "s", "q"),
             {
-                **differs("provider", "p", {"models": ["m", "n"]}, {"models": ["m"]}),
-                "kind": "arm",
-                "runtime": "r",
+                "kind": "runtime",
+                "runtime": "s",
+                "before": {"default_model": "o", "model_policy": "registered"},
             },
+        ],
+        [],
+    ),
+    (
+        # What makes room for another has not moved; the default has.
+        altered(
+            runtimes=[
+                runtime("r", ("p", ["new", "m", "n"]), ("q", ["o"])),
+                runtime("s", ("q", ["o"])),
+            ]
+        ),
+        [model("new", "r", "p")],
+        [],
+        [differs("runtime", "r", {"default_model": "m"}, {"default_model": "new"})],
+    ),
+    (
+        altered(
+            providers=[Q, P],
+            runtimes=[
+                runtime("s", ("q", ["o"])),
+                runtime("r", ("q", ["o"]), ("p", ["n", "m"]), default_model="m"),
+            ],
+        ),
+        [],
+        [],
+        [
+            order(["m", "n"], runtime="r", provider="p"),
+            order(["p", "q"], "provider"),
+            order(["p", "q"], "provider", runtime="r"),
+            order(["r", "s"], "runtime"),
         ],
     ),
     (
@@ -156,7 +204,41 @@ FACTS = [
         [],
     ),
     (
-        altered(providers=[{**P, "billed_to": "tenant", "case_sensitive": True}, Q]),
+        altered(
+            deprecations=[
+                {"model": "o", "runtimes": ["s"], "deprecated_at": "2026-03-01"},
+                {
+                    "model": "n",
+                    "deprecated_at": "2026-03-01T12:00:00Z",
+                    "sunset_at": "2026-09-01",
+                    "successor": "m",
+                },
+            ]
+        ),
+        [],
+        [],
+        [
+            model(
+                "n", "r", "p",
+                after={
+                    "deprecated_at": "2026-03-01T12:00:00Z",
+                    "sunset_at": "2026-09-01T00:00:00Z",
+                    "successor": "m",
+                },
+            ),
+            model("o", "s", "q", after={"deprecated_at": "2026-03-01T00:00:00Z"}),
+        ],
+    ),
+    (
+        # Said in other words.
+        altered(
+            providers=[{**P, "billed_to": "tenant", "case_sensitive": True}, Q],
+            runtimes=[
+                runtime("r", ("p", ["m", "n", "m"]), ("q", ["o"]), default_model="m"),
+                runtime("s", ("q", ["o"])),
+            ],
+            equivalents=[["o", "m"]],
+        ),
         [],
         [],
         [],
@@ -176,7 +258,7 @@ def test_the_answer_and_a_dry_run_say_what_changes(
     assert (real.revision, real.loaded) == (before + 1, True)
     for answer in (dry, real):
         said = [facts(answer.added), facts(answer.removed), facts(answer.changed), answer.orphans]
-        assert said == [added, removed, changed, []]
+        assert said == [facts(added), facts(removed), facts(changed), []]
 
 
 def test_reordered_models_are_a_change(base: Conn) -> None:
@@ -209,17 +291,73 @@ def test_a_load_that_orphans_a_model_is_refused_and_a_dry_run_names_the_workspac
         runtimes=[runtime("r", ("p", ["m"]), ("q", ["o"])), runtime("s")],
         equivalents=[],
     )
-    orphans = [{"workspace_id": str(ws), "runtime": "r"} for ws in sorted([orphan, by_prefix])]
+    reset = {"reset_model": "m", "reset_source": "default"}
+    orphans = [
+        {"workspace_id": str(ws), "runtime": "r", "model": named, **reset}
+        for ws, named in sorted([(orphan, "n"), (by_prefix, "p-1")])
+    ]
+    told = [{key: each[key] for key in ("workspace_id", "runtime")} for each in orphans]
     with nothing_written(base):
         refusal = refused(base, "fleet.load_registry", Jsonb(new))
         dry = load(base, new, dry_run=True)
     assert (refusal.sqlstate, refusal.code) == ("PT409", "REGISTRY_ORPHANS")
-    assert (refusal.detail["orphans"], refusal.detail["orphans_total"]) == (orphans, 2)
+    assert (refusal.detail["orphans"], refusal.detail["orphans_total"]) == (told, 2)
+    assert "p-1" not in refusal.text
     assert (dry.loaded, dry.orphans) == (False, orphans)
     call(base, "workspace.change_runtime", orphan, "r", "m")
     call(base, "workspace.clear_model", by_prefix)
     assert load(base, new).loaded
     assert [pair(base, ws)[1] for ws in (stays, bare, orphan)] == ["o", None, "m"]
+
+
+def test_kept_orphans_stay_as_they_are_show_and_are_replaced_by_the_next_switch(
+    base: Conn,
+) -> None:
+    twin, lost, by_prefix = create(base, "r", "n"), create(base, "s", "o"), create(base, "r", "p-1")
+    fine = create(base, "r", "m")
+    # The id that r loses is still known on t, and with it what it is equivalent to.
+    new = altered(
+        providers=[provider("p"), Q],
+        runtimes=[runtime("r", ("p", ["m", "n-2"])), {"name": "s"}, runtime("t", ("p", ["n"]))],
+        equivalents=[["n", "n-2"]],
+    )
+    kept = [(twin, "r", "n"), (lost, "s", "o"), (by_prefix, "r", "p-1")]
+    pairs = [pair(base, ws) for ws, *_ in kept]
+    dry = load(base, new, on_orphan="keep", dry_run=True)
+    answer = load(base, new, on_orphan="keep")
+    assert (dry.loaded, answer.loaded, dry.orphans) == (False, True, answer.orphans)
+    orphans = {each["workspace_id"]: each for each in answer.orphans}
+    assert orphans == {
+        str(ws): {
+            "workspace_id": str(ws), "runtime": on, "model": named,
+            "reset_model": model, "reset_source": source,
+        }
+        for (ws, on, named), (model, source) in zip(
+            kept, [("n-2", "equivalent"), (None, None), ("m", "default")], strict=True
+        )
+    }  # fmt: skip
+
+    # Nothing was written to them, and everybody can see what they are.
+    assert [pair(base, ws) for ws, *_ in kept] == pairs
+    for ws, *_ in kept:
+        assert call(base, "workspace.get_workspace", ws).model_registered is False
+    assert call(base, "workspace.get_workspace", fine).model_registered is True
+    unroutable = {row[0] for row in base.execute(UNROUTABLE)}
+    assert unroutable == {ws for ws, *_ in kept}
+
+    # What was orphaned before is nothing that the next load orphans.
+    again = load(base, {**new, "providers": [provider("p", auth_env=["NEW"]), Q]})
+    assert (again.loaded, again.orphans) == (True, [])
+    for ws, on, _ in kept:
+        chosen = orphans[str(ws)]
+        if chosen["reset_model"] is None:
+            refusal = refused(base, "workspace.change_runtime", ws, on)
+            assert refusal.code == "NO_DEFAULT_MODEL"
+        else:
+            change = call(base, "workspace.change_runtime", ws, on)
+            assert (change.model, change.model_source) == (
+                chosen["reset_model"], chosen["reset_source"],
+            )  # fmt: skip
 
 
 def test_of_many_orphans_fifty_are_named_and_all_counted(base: Conn) -> None:
@@ -281,7 +419,6 @@ ARGUMENTS: list[tuple[Json, str]] = [
     ({"on_orphan": "REFUSE"}, "on_orphan"),
     ({"on_orphan": " refuse"}, "on_orphan"),
     ({"on_orphan": "'; drop table registry.state; --"}, "on_orphan"),
-    ({"on_orphan": "keep"}, "on_orphan"),
     ({"on_orphan": "reset"}, "on_orphan"),
     ({"dry_run": None}, "dry_run"),
 ]
@@ -338,3 +475,100 @@ def test_before_the_first_load_everything_that_needs_a_registry_is_refused(
     assert load(conn, manifest([], [])).revision == 1
     for function, args in NEEDS_A_RUNTIME:
         assert refused(conn, function, *args).code == "RUNTIME_UNSUPPORTED"
+
+
+# Revisions.
+
+
+def test_revisions_tell_who_loaded_what_and_when(conn: Conn) -> None:
+    before = one(conn, "select clock_timestamp()")
+    conn.execute("set local runtime_registry.actor = 'loader'")
+    number = load(conn, BASE).revision
+    load(conn, manifest([], []))
+    restored = call(conn, "fleet.restore_registry", number)
+    told = rows(conn, "fleet.revisions")
+    assert [entry.revision for entry in told] == [number + 2, number + 1, number, 1]
+    assert restored.revision == number + 2
+    assert [entry.is_current for entry in told] == [True, False, False, False]
+    assert [entry.restored_from for entry in told] == [number, None, None, None]
+    assert [entry.loaded_by for entry in told[:3]] == ["loader"] * 3
+    assert told[0].loaded_at >= told[1].loaded_at >= told[2].loaded_at >= before
+    counts = [(entry.providers, entry.runtimes, entry.models) for entry in told]
+    assert counts[:3] == [(2, 2, 4), (0, 0, 0), (2, 2, 4)]
+    assert counts[3] == (
+        len(MANIFEST["providers"]),
+        len(MANIFEST["runtimes"]),
+        sum(entry.models for entry in catalogue_runtimes(conn)),
+    )
+
+
+def catalogue_runtimes(conn: Conn) -> list[Any]:
+    load(conn, MANIFEST)
+    return rows(conn, "registry.list_runtimes")
+
+
+def test_every_revision_keeps_its_manifest(base: Conn) -> None:
+    number = one(base, "select revision from registry.state")
+    load(base, SMALLER)
+    manifests = [
+        call(base, "fleet.revision_manifest", revision)[0]
+        for revision in (1, number, number + 1, None)
+    ]
+    assert manifests == [MANIFEST, BASE, SMALLER, SMALLER]
+
+
+def test_restoring_the_current_revision_changes_nothing(base: Conn) -> None:
+    number = one(base, "select revision from registry.state")
+    load(base, SMALLER)
+    load(base, BASE)
+    with nothing_written(base):
+        for revision in (number, number + 2):
+            answer = call(base, "fleet.restore_registry", revision)
+            assert tuple(answer) == (number + 2, False, [], [], [], [])
+
+
+def test_a_restore_orphans_like_a_load(base: Conn) -> None:
+    number = load(base, SMALLER).revision
+    load(base, BASE)
+    ws = create(base, "s", "o")
+    with nothing_written(base):
+        refusal = refused(base, "fleet.restore_registry", number)
+        dry = call(base, "fleet.restore_registry", number, dry_run=True)
+    assert refusal.code == "REGISTRY_ORPHANS"
+    kept = call(base, "fleet.restore_registry", number, on_orphan="keep")
+    assert [each["workspace_id"] for each in kept.orphans] == [str(ws)]
+    assert (dry.loaded, kept.loaded, dry.orphans) == (False, True, kept.orphans)
+
+
+@pytest.mark.parametrize("revision", [0, -1, 4, 2**62])
+@pytest.mark.parametrize("function", ["fleet.restore_registry", "fleet.revision_manifest"])
+def test_a_revision_that_is_not_there_is_not_found(
+    conn: Conn, function: str, revision: int
+) -> None:
+    refusal = refused(conn, function, revision)
+    assert (refusal.sqlstate, refusal.code) == ("PT404", "REVISION_NOT_FOUND")
+    assert refusal.detail["revision"] == revision
+
+
+def test_a_restore_needs_a_number_and_good_arguments(conn: Conn) -> None:
+    for args, argument in (
+        ((None,), "revision"),
+        ((1, "all"), "on_orphan"),
+        ((1, "reset"), "on_orphan"),
+        ((1, "keep", None), "dry_run"),
+    ):
+        refusal = refused(conn, "fleet.restore_registry", *args)
+        assert (refusal.code, refusal.detail["argument"]) == ("INVALID_ARGUMENT", argument)
+
+
+def test_what_stays_in_a_registry_is_not_written_again(database: Database) -> None:
+    conn = database.connect()
+    places = "select ctid, model, runtime, arm_position from registry.models"
+    load(conn, BASE)
+    before = set(conn.execute(places.encode()))
+    added = altered(runtimes=[runtime("r", ("p", ["m", "n"]), ("q", ["o"])),
+                              runtime("s", ("q", ["o", "new"]))])  # fmt: skip
+    load(conn, added)
+    after = set(conn.execute(places.encode()))
+    assert before < after
+    assert [row[1] for row in after - before] == ["new"]

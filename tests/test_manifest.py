@@ -34,6 +34,10 @@ GOOD = manifest(
     [P, provider("q", model_prefixes=["q-"], case_sensitive=False)],
     [runtime("r", ("p", ["m", "n"]), ("q", []), default_model="n"), {"name": "s"}],
     equivalents=[["m", "n"]],
+    deprecations=[
+        {"model": "m", "deprecated_at": "2026-03-01", "sunset_at": "2026-09-01", "successor": "n"},
+        {"model": "n", "runtimes": ["r"], "deprecated_at": "2026-03-01T12:00:00Z"},
+    ],
 )
 ABSENT = object()
 
@@ -93,6 +97,9 @@ ID_PLACES = {
     "runtimes.0.arms.1.provider": "runtimes[0].arms[1].provider",
     "runtimes.0.arms.0.models.2": "runtimes[0].arms[0].models[2]",
     "equivalents.0.2": "equivalents[0][2]",
+    "deprecations.0.model": "deprecations[0].model",
+    "deprecations.0.successor": "deprecations[0].successor",
+    "deprecations.1.runtimes.1": "deprecations[1].runtimes[1]",
 }
 LONG_ENOUGH = "é" * 127 + "x"  # 255 bytes
 TEXT_WITH_SQL = "'; drop table registry.state; --\"${x}\\"
@@ -119,9 +126,18 @@ def test_any_other_text_is_an_id_for_schema_and_sql(conn: Conn, value: str) -> N
         assert VALIDATOR.is_valid(candidate), place
         # It may stand for nothing, but as an id it is fine.
         said = [problem for path, problem in problems(conn, candidate) if path == ID_PLACES[place]]
-        assert said in ([], ["is not the name of a provider"], [OFF_THE_MENU], [ON_NO_MENU]), place
+        assert said in (
+            [],
+            ["is not the name of a provider"],
+            [OFF_THE_MENU],
+            [ON_NO_MENU],
+            [NOT_THERE],
+        )
 
 
+NOT_THERE = "is not a runtime with this model on its menu"
+TWICE = "is deprecated by an earlier entry for the same runtime"
+NO_TIME = "must be a date or a time in UTC, such as 2026-03-01 or 2026-03-01T12:00:00Z"
 OFF_THE_MENU = "is not on the menu of this runtime"
 ON_NO_MENU = "is not on the menu of any runtime"
 
@@ -168,7 +184,31 @@ SHAPES = [
     ("runtimes.0.arms.0.provider", ABSENT, "runtimes[0].arms[0].provider"),
     ("runtimes.0.arms.1.models", "m", "runtimes[0].arms[1].models"),
     ("runtimes.0.arms.0.model", "m", "runtimes[0].arms[0].model"),
-]
+    ("deprecations", {"model": "m"}, "deprecations"),
+    ("deprecations", None, "deprecations"),
+    ("deprecations.0", "m", "deprecations[0]"),
+    ("deprecations.0.model", ABSENT, "deprecations[0].model"),
+    ("deprecations.0.model", ["m"], "deprecations[0].model"),
+    ("deprecations.0.runtime", "r", "deprecations[0].runtime"),
+    ("deprecations.0.runtimes", "r", "deprecations[0].runtimes"),
+    ("deprecations.0.runtimes", None, "deprecations[0].runtimes"),
+    ("deprecations.0.runtimes", [], "deprecations[0].runtimes"),
+    ("deprecations.0.successor", None, "deprecations[0].successor"),
+    ("deprecations.0.deprecated_at", ABSENT, "deprecations[0].deprecated_at"),
+    ("deprecations.0.deprecated_at", None, "deprecations[0].deprecated_at"),
+    ("deprecations.0.deprecated_at", 2026, "deprecations[0].deprecated_at"),
+    ("deprecations.0.sunset_at", True, "deprecations[0].sunset_at"),
+    *(
+        ("deprecations.0.sunset_at", text, "deprecations[0].sunset_at")
+        for text in (
+            "", "soon", "2026", "2026-9-1", "2026-09", "01.09.2026", "2026-09-01 ", "2026-09-01\n",
+            "2026-09-01 12:00:00Z", "2026-09-01T12:00:00", "2026-09-01T12:00:00+02:00",
+            "2026-09-01T24:00:00Z", "2026-09-01T12:60:00Z", "2026-09-01T12:00:60Z",
+            "2026-09-01T12:00Z", "2026-09-01T12:00:00.5Z", "\u0662\u0660\u0662\u0666-09-01",
+            "infinity", "tomorrow",
+        )
+    ),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("at", "value", "path"), SHAPES)
@@ -206,6 +246,13 @@ LOADABLE = [
     broken("equivalents", []),
     broken("equivalents", ABSENT),
     broken("equivalents.0", []),
+    broken("deprecations", []),
+    broken("deprecations", ABSENT),
+    broken("deprecations.0.successor", ABSENT),
+    broken("deprecations.0.sunset_at", ABSENT),
+    broken("deprecations.0.sunset_at", "2026-03-01T00:00:01Z"),
+    broken("deprecations.0.deprecated_at", "0001-01-01"),
+    broken("deprecations.0.runtimes", ["r"]),
     broken("providers.0.case_sensitive", True),
     broken("providers.0.billed_to", "platform"),
     broken("runtimes.1.model_policy", "any"),
@@ -339,6 +386,33 @@ MEANINGS = [
     ("equivalents.0.2", "p-1", ("equivalents[0][2]", ON_NO_MENU)),
     ("equivalents.1", ["m"], ("equivalents[1][0]", "stands in the equivalents before")),
     ("equivalents.0.1", "m", ("equivalents[0][1]", "stands in the equivalents before")),
+    ("deprecations.0.model", "q-1", ("deprecations[0].model", ON_NO_MENU)),
+    ("deprecations.0.successor", "q-1", ("deprecations[0].successor", ON_NO_MENU)),
+    (
+        "deprecations.0.successor",
+        "m",
+        ("deprecations[0].successor", "is the deprecated model itself"),
+    ),
+    ("deprecations.1.runtimes.1", "s", ("deprecations[1].runtimes[1]", NOT_THERE)),
+    ("deprecations.1.runtimes.1", "R", ("deprecations[1].runtimes[1]", NOT_THERE)),
+    ("deprecations.1.runtimes.1", "r", ("deprecations[1].runtimes[1]", TWICE)),
+    (
+        "deprecations.2",
+        {"model": "n", "deprecated_at": "2026-03-01"},
+        ("deprecations[2].model", TWICE),
+    ),
+    (
+        "deprecations.2",
+        {"model": "m", "runtimes": ["r"], "deprecated_at": "2026-03-01"},
+        ("deprecations[2].runtimes[0]", TWICE),
+    ),
+    (
+        "deprecations.0.sunset_at",
+        "2026-03-01",
+        ("deprecations[0].sunset_at", "must be after deprecated_at"),
+    ),
+    ("deprecations.0.deprecated_at", "2026-02-30", ("deprecations[0].deprecated_at", NO_TIME)),
+    ("deprecations.0.sunset_at", "0000-01-01", ("deprecations[0].sunset_at", NO_TIME)),
     (
         "runtimes.0.arms.0.models.2",
         "é" * 128,
@@ -397,6 +471,10 @@ def test_all_problems_come_in_one_answer(conn: Conn) -> None:
             )
         ],
         "equivalents": [["m", "k"], "x"],
+        "deprecations": [
+            {"model": "k", "deprecated_at": "2026-03-01", "successor": "k"},
+            {"model": "m", "runtimes": ["s"], "deprecated_at": "now", "until": "2026-09-01"},
+        ],
     }
     refusal = refused(conn, "fleet.load_registry", Jsonb(candidate))
     assert (refusal.sqlstate, refusal.code) == ("PT422", "REGISTRY_INVALID")
@@ -406,6 +484,8 @@ def test_all_problems_come_in_one_answer(conn: Conn) -> None:
         "providers[2].model_aliases[0]", "providers[4]",
         "runtimes[0].arms[3].provider", "runtimes[0].arms[4].provider",
         "runtimes[0].default_model", "equivalents[0][1]", "equivalents[1]",
+        "deprecations[0].model", "deprecations[0].successor", "deprecations[1].runtimes[0]",
+        "deprecations[1].deprecated_at", "deprecations[1].until",
     }  # fmt: skip
     assert all(entry.keys() == {"path", "problem"} for entry in refusal.detail["problems"])
     assert refusal.detail["problems_total"] >= len(refusal.detail["problems"]) >= 13

@@ -28,7 +28,8 @@ MAY_CALL: dict[str, set[str]] = {
     READER: READING,
     OPERATOR: OPERATING,
     ADMIN: OPERATING | {
-        "fleet.load_registry",
+        "fleet.load_registry", "fleet.restore_registry", "fleet.revisions",
+        "fleet.revision_manifest", "fleet.deprecations",
         "keyring.init", "keyring.rotate", "keyring.rewrap", "keyring.reseal", "keyring.retire",
         "keyring.status",
     },
@@ -131,7 +132,7 @@ def test_no_role_has_any_right_on_a_table(with_nobody: Conn, role: str) -> None:
 ANSWERS = {
     "workspace.change", "workspace.state", "workspace.history_entry", "registry.runtime_entry",
     "registry.model_entry", "fleet.registry_load", "workspace.secret_entry",
-    "keyring.reseal_progress", "keyring.status_entry",
+    "keyring.reseal_progress", "keyring.status_entry", "fleet.revision", "fleet.deprecation",
 }  # fmt: skip
 
 

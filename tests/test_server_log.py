@@ -10,7 +10,18 @@ from psycopg.types.json import Jsonb
 
 from databases import Database
 from servers import Server
-from support import CODES, MANIFEST, Conn, Refusal, call, create, provider, refused, runtime
+from support import (
+    CODES,
+    MANIFEST,
+    Conn,
+    Refusal,
+    call,
+    create,
+    load,
+    provider,
+    refused,
+    runtime,
+)
 
 # As much as a server can be asked to say of an error.
 TALKATIVE = (
@@ -124,6 +135,8 @@ def refused_loads(conn: Conn, listed: str) -> list[Refusal]:
         },
     ]
     loads = [refused(conn, "fleet.load_registry", Jsonb(manifest)) for manifest in manifests]
+    loads.append(refused(conn, "fleet.restore_registry", 99))
+    assert load(conn, manifests[1], dry_run=True).orphans
     with conn.transaction():
         conn.execute("set transaction isolation level serializable")
         loads.append(refused(conn, "fleet.load_registry", Jsonb(MANIFEST)))

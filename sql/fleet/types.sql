@@ -12,6 +12,49 @@ create type fleet.registry_load as (
 comment on type fleet.registry_load is
   'What loading a manifest did, or would do.
 revision: the registry''s revision now. loaded: whether the manifest was loaded.
-added, removed, changed: arrays of the providers, runtimes, arms, models and equivalents concerned, each an object with its kind and names,
-a changed one with what differs before (from) and after (to).
-orphans: the workspaces whose model this manifest leaves unroutable, an array of objects with workspace_id and runtime.';
+added, removed, changed: arrays of objects, each with its kind (provider, runtime, arm, model or equivalent), the names that identify it, and
+what the registry said of it before and says after, as far as that differs. In changed there is also the kind order: of a list
+(of providers, runtimes, a runtime''s providers or an arm''s models), those that have changed places.
+orphans: the workspaces whose model this manifest leaves unroutable, an array of objects with workspace_id, runtime, model, and what a reset
+would give them: reset_model and reset_source (equivalent or default; both null where there is nothing).';
+
+create type fleet.revision as (
+  revision bigint,
+  loaded_at timestamptz,
+  loaded_by text,
+  restored_from bigint,
+  is_current boolean,
+  providers bigint,
+  runtimes bigint,
+  models bigint
+);
+comment on type fleet.revision is
+  'One registry that was loaded.
+restored_from: the older revision it is a copy of, if it was loaded with fleet.restore_registry. is_current: it is the one that counts.
+providers, runtimes, models: how many it has; a model counts once for each runtime.';
+
+create type fleet.deprecation as (
+  workspace_id uuid,
+  runtime text,
+  model text,
+  deprecated_at timestamptz,
+  sunset_at timestamptz,
+  successor text
+);
+comment on type fleet.deprecation is
+  'A workspace with a deprecated model.
+deprecated_at: from when on the model should not be used; it may lie ahead. sunset_at: from when on it is not going to work; null: not known.
+successor: the model to use instead; null: none is named.';
+
+create type fleet.stored_model as (
+  workspace_id uuid,
+  runtime text,
+  model text
+);
+comment on type fleet.stored_model is 'Internal: a workspace that has a model; null if it cannot be read.';
+
+create type fleet.pair as (
+  runtime text,
+  model text
+);
+comment on type fleet.pair is 'Internal: a runtime and a model.';

@@ -10,7 +10,8 @@ declare
 begin
   perform registry.require_runtime(asked_runtime);
   return query
-    select m.menu_position, m.model::text, m.provider::text, p.billed_to, m.model = r.default_model
+    select m.menu_position, m.model::text, m.provider::text, p.billed_to, m.model = r.default_model,
+      m.deprecated_at, m.sunset_at, m.successor::text
     from registry.models as m
     join registry.providers as p on p.name = m.provider
     join registry.runtimes as r on r.name = m.runtime

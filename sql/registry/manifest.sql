@@ -184,3 +184,53 @@ as $$
   where jsonb_typeof(e.item) = 'string'
 $$;
 comment on function registry.manifest_equivalents(jsonb) is 'Internal: the ids of a manifest''s equivalents, by list.';
+
+create or replace function registry.manifest_time(value text)
+returns timestamptz
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Read alike in every session: it depends on neither DateStyle nor TimeZone.
+  if manifest_time.value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' then
+    return (manifest_time.value || 'T00:00:00Z')::timestamptz;
+  elsif manifest_time.value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$' then
+    return manifest_time.value::timestamptz;
+  end if;
+  return null;
+exception
+  when datetime_field_overflow then
+    return null;
+end
+$$;
+comment on function registry.manifest_time(text) is 'Internal: a date, which begins at midnight UTC, or a time in UTC; null if the value is neither.';
+
+create or replace function registry.manifest_deprecations(manifest jsonb)
+returns table (
+  deprecation_index bigint,
+  model text,
+  runtimes jsonb,
+  deprecated_at timestamptz,
+  sunset_at timestamptz,
+  successor text
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    e.place - 1,
+    e.item ->> 'model',
+    e.item -> 'runtimes',
+    registry.manifest_time(e.item ->> 'deprecated_at'),
+    registry.manifest_time(e.item ->> 'sunset_at'),
+    e.item ->> 'successor'
+  from jsonb_array_elements(registry.manifest_array(manifest_deprecations.manifest -> 'deprecations'))
+    with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'object'
+$$;
+comment on function registry.manifest_deprecations(jsonb) is
+  'Internal: the deprecations of a manifest; runtimes is null where all that list the model are meant.';

@@ -66,7 +66,7 @@ begin
       '',
       manifest_problems.manifest,
       '{"schema_version": "number", "providers": "array", "runtimes": "array"}',
-      '{"equivalents": "array"}'
+      '{"equivalents": "array", "deprecations": "array"}'
     );
   if jsonb_typeof(manifest_problems.manifest) is distinct from 'object' then
     return;
@@ -107,8 +107,18 @@ begin
     from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'equivalents'))
       with ordinality as e (item, place)
     where jsonb_typeof(e.item) <> 'array';
+  return query
+    select problem.path, problem.problem
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'deprecations'))
+      with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('deprecations[%s]', e.place - 1),
+      e.item,
+      '{"model": "string", "deprecated_at": "string"}',
+      '{"runtimes": "array", "sunset_at": "string", "successor": "string"}'
+    ) as problem;
 
-  -- Values of a fixed set.
+  -- Values of a fixed set, and times.
   return query
     select 'schema_version', 'must be 1, the only version this release reads'
     where jsonb_typeof(manifest_problems.manifest -> 'schema_version') = 'number'
@@ -121,6 +131,18 @@ begin
     select format('runtimes[%s].model_policy', r.runtime_index), 'must be registered or any'
     from registry.manifest_runtimes(manifest_problems.manifest) as r
     where r.model_policy not in ('registered', 'any');
+  return query
+    select
+      format('deprecations[%s].%s', e.place - 1, named.key),
+      'must be a date or a time in UTC, such as 2026-03-01 or 2026-03-01T12:00:00Z'
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'deprecations'))
+      with ordinality as e (item, place)
+    cross join (values ('deprecated_at'), ('sunset_at')) as named (key)
+    where jsonb_typeof(e.item -> named.key) = 'string' and registry.manifest_time(e.item ->> named.key) is null;
+  return query
+    select format('deprecations[%s].sunset_at', d.deprecation_index), 'must be after deprecated_at'
+    from registry.manifest_deprecations(manifest_problems.manifest) as d
+    where d.sunset_at <= d.deprecated_at;
 
   -- Ids and names.
   return query
@@ -157,8 +179,21 @@ begin
       from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'equivalents'))
         with ordinality as g (item, place)
       cross join lateral jsonb_array_elements(registry.manifest_array(g.item)) with ordinality as e (item, place)
+      union all
+      select format('deprecations[%s].%s', d.deprecation_index, named.key), to_jsonb(named.value)
+      from registry.manifest_deprecations(manifest_problems.manifest) as d
+      cross join lateral (values ('model', d.model), ('successor', d.successor)) as named (key, value)
+      where named.value is not null
+      union all
+      select format('deprecations[%s].runtimes[%s]', d.deprecation_index, e.place - 1), e.item
+      from registry.manifest_deprecations(manifest_problems.manifest) as d
+      cross join lateral jsonb_array_elements(registry.manifest_array(d.runtimes)) with ordinality as e (item, place)
     ) as id (path, value)
-    where registry.id_problem(id.value) is not null;
+    -- Most ids are plain ASCII, and that is seen faster than by a call.
+    where not (
+        jsonb_typeof(id.value) = 'string' and id.value #>> '{}' ~ '^[!-~]+$' and octet_length(id.value #>> '{}') <= 255
+      )
+      and registry.id_problem(id.value) is not null;
 
   -- Names that stand twice, or for nothing.
   return query
@@ -223,6 +258,59 @@ begin
       ) as known on known.model = e.model
     ) as equivalent
     where not equivalent.is_known or equivalent.occurrence > 1;
+
+  -- What a deprecation names: a model on a menu, once for each runtime, and another model on a menu to succeed it.
+  return query
+    with listed as materialized (
+      select distinct m.runtime, m.model from registry.manifest_models(manifest_problems.manifest) as m
+    ),
+    deprecated as materialized (
+      select * from registry.manifest_deprecations(manifest_problems.manifest)
+    ),
+    meant as (
+      select
+        d.deprecation_index,
+        e.place,
+        format('deprecations[%s].runtimes[%s]', d.deprecation_index, e.place - 1) as path,
+        d.model,
+        e.item #>> '{}' as runtime
+      from deprecated as d
+      cross join lateral jsonb_array_elements(registry.manifest_array(d.runtimes)) with ordinality as e (item, place)
+      where jsonb_typeof(e.item) = 'string'
+      union all
+      select d.deprecation_index, 1, format('deprecations[%s].model', d.deprecation_index), d.model, l.runtime
+      from deprecated as d
+      left join listed as l on l.model = d.model
+      where d.runtimes is null
+    ),
+    judged as (
+      select
+        m.path,
+        case
+          when l.model is not null then 'is deprecated by an earlier entry for the same runtime'
+          when m.runtime is null then 'is not on the menu of any runtime'
+          else 'is not a runtime with this model on its menu'
+        end as problem,
+        l.model is not null as is_known,
+        row_number() over (partition by m.model, m.runtime order by m.deprecation_index, m.place) as occurrence
+      from meant as m
+      left join listed as l on l.runtime = m.runtime and l.model = m.model
+      where m.model is not null
+    )
+    select distinct j.path, j.problem from judged as j where not j.is_known or j.occurrence > 1
+    union all
+    select format('deprecations[%s].runtimes', d.deprecation_index), 'must not be empty'
+    from deprecated as d
+    where d.runtimes = '[]'
+    union all
+    select format('deprecations[%s].successor', d.deprecation_index), 'is the deprecated model itself'
+    from deprecated as d
+    where d.successor = d.model
+    union all
+    select format('deprecations[%s].successor', d.deprecation_index), 'is not on the menu of any runtime'
+    from deprecated as d
+    where d.successor is not null and not exists (select from listed as l where l.model = d.successor)
+    order by 1, 2;
 
   -- Two providers of one runtime that could claim the same id. A prefix overlaps whatever begins with it, an alias only
   -- its equal. Every pattern's beginnings are looked up among the patterns, so the work grows with their number, not with

@@ -14,20 +14,22 @@ declare
 begin
   -- An exact id. Of several arms that list it, the only one that the credentials open wins, else the first.
   if route.auth_env = '{}' then
-    select true, m.provider, p.billed_to
-    into routing.routable, routing.provider, routing.billed_to
+    select true, m.provider, p.billed_to, m.deprecated_at <= now(), m.sunset_at
+    into routing
     from registry.models as m
     join registry.providers as p on p.name = m.provider
     where m.runtime = route.runtime and m.model = route.model
     order by m.arm_position
     limit 1;
   else
-    select true, candidate.provider, candidate.billed_to
-    into routing.routable, routing.provider, routing.billed_to
+    select true, candidate.provider, candidate.billed_to, candidate.deprecated_at <= now(), candidate.sunset_at
+    into routing
     from (
       select
         m.provider,
         p.billed_to,
+        m.deprecated_at,
+        m.sunset_at,
         m.arm_position,
         p.auth_env && route.auth_env as is_open,
         count(*) filter (where p.auth_env && route.auth_env) over () as open_arms

@@ -26,10 +26,12 @@ create table registry.revisions (
   manifest jsonb not null,
   loaded_at timestamptz not null,
   loaded_by text not null,
+  restored_from bigint,
   constraint revisions_pkey primary key (revision)
 );
 comment on table registry.revisions is 'Every manifest that was ever loaded.';
 comment on column registry.revisions.loaded_by is 'The setting runtime_registry.actor, else the session user.';
+comment on column registry.revisions.restored_from is 'The older revision that fleet.restore_registry loaded again; null: it came as a manifest.';
 
 create table registry.providers (
   name text collate "C" not null,
@@ -77,12 +79,18 @@ create table registry.models (
   arm_position bigint not null,
   provider text collate "C" not null,
   menu_position bigint,
+  deprecated_at timestamptz,
+  sunset_at timestamptz,
+  successor text collate "C",
   constraint models_pkey primary key (runtime, model, arm_position),
   constraint models_runtime_menu_position_key unique (runtime, menu_position)
 );
 comment on table registry.models is 'The exact model ids that the arms list.';
 comment on column registry.models.menu_position is
   'Its place on the runtime''s menu; null where an earlier arm already lists the id.';
+comment on column registry.models.deprecated_at is 'From when on it should not be used any more; null: it is not deprecated.';
+comment on column registry.models.sunset_at is 'From when on it is not going to work any more; null: not known.';
+comment on column registry.models.successor is 'The id to use instead; null: none is named.';
 
 create table registry.claims (
   runtime text collate "C" not null,
@@ -107,10 +115,12 @@ comment on table registry.equivalents is 'Ids that name one underlying model sha
 create type registry.routing as (
   routable boolean,
   provider text,
-  billed_to text
+  billed_to text,
+  deprecated boolean,
+  sunset_at timestamptz
 );
 comment on type registry.routing is
-  'Internal: whether a runtime can run a model, who serves it and who pays. Provider is null where any model is accepted and no arm claims it.';
+  'Internal: whether a runtime can run a model, who serves it, who pays and for how long. Provider is null where any model is accepted and no arm claims it. Deprecated is null where no arm lists the id.';
 
 create type registry.runtime_entry as (
   runtime text,
@@ -126,7 +136,10 @@ create type registry.model_entry as (
   model text,
   provider text,
   billed_to text,
-  is_default boolean
+  is_default boolean,
+  deprecated_at timestamptz,
+  sunset_at timestamptz,
+  successor text
 );
 comment on type registry.model_entry is 'One registered model, as registry.list_models shows it.';
 

@@ -22,6 +22,8 @@ begin
   answer.billed_to := recorded.billed_to;
   answer.billing_changed := recorded.billing_changed;
   answer.needs_restart := recorded.changed and recorded.action not in ('create_workspace', 'delete_workspace');
+  answer.model_deprecated := recorded.model_deprecated;
+  answer.model_sunset_at := recorded.model_sunset_at;
   return answer;
 end
 $$;

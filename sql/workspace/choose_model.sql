@@ -29,6 +29,8 @@ begin
     decided.model_source := 'requested';
     decided.provider := routing.provider;
     decided.billed_to := routing.billed_to;
+    decided.model_deprecated := routing.deprecated;
+    decided.model_sunset_at := routing.sunset_at;
     return decided;
   end if;
 
@@ -90,6 +92,8 @@ begin
 
   decided.provider := routing.provider;
   decided.billed_to := routing.billed_to;
+  decided.model_deprecated := routing.deprecated;
+  decided.model_sunset_at := routing.sunset_at;
   return decided;
 end
 $$;

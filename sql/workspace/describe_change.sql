@@ -25,6 +25,8 @@ begin
   described.model_source := decided.model_source;
   described.provider := decided.provider;
   described.billed_to := decided.billed_to;
+  described.model_deprecated := coalesce(decided.model_deprecated, false);
+  described.model_sunset_at := decided.model_sunset_at;
   described.billing_changed := false;
   if described.changed and current.model is not null then
     previous := registry.route(current.runtime, current.model, current.credentials);

@@ -20,7 +20,7 @@ begin
 
   select
     w.id, w.name, w.runtime, current.model, routing.routable, routing.provider, routing.billed_to,
-    w.version, w.created_at, w.updated_at
+    w.version, w.created_at, w.updated_at, coalesce(routing.deprecated, false), routing.sunset_at
   into state
   from workspace.workspaces as w
   where w.id = current.workspace_id;

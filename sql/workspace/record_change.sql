@@ -20,7 +20,8 @@ begin
     workspace_id, version, action, changed, previous_runtime, runtime,
     previous_sealed, previous_key_id, sealed, key_id,
     model_source, provider, billed_to, billing_changed,
-    restore, actor, request_id, changed_at, txid, secret
+    restore, actor, request_id, changed_at, txid, secret,
+    model_deprecated, model_sunset_at
   )
   values (
     described.workspace_id, described.version, described.action, described.changed,
@@ -29,7 +30,8 @@ begin
     case when not current.model_is_unreadable then current.key_id end,
     stored.sealed, stored.key_id,
     described.model_source, described.provider, described.billed_to, described.billing_changed,
-    record_change.restore, actor, record_change.request_id, changed_at, txid, described.secret
+    record_change.restore, actor, record_change.request_id, changed_at, txid, described.secret,
+    described.model_deprecated, described.model_sunset_at
   );
 end
 $$;

@@ -51,6 +51,8 @@ create table workspace.changes (
   changed_at timestamptz not null,
   txid xid8 not null,
   secret text collate "C",
+  model_deprecated boolean not null default false,
+  model_sunset_at timestamptz,
   constraint changes_pkey primary key (workspace_id, version)
 );
 create unique index changes_workspace_id_request_id_key
@@ -69,6 +71,8 @@ comment on column workspace.changes.restore is 'Whether change_runtime was asked
 comment on column workspace.changes.actor is 'The setting runtime_registry.actor, else the session user.';
 comment on column workspace.changes.secret is 'The secret that set_secret or delete_secret changed; null: the model''s or none.';
 comment on column workspace.changes.txid is 'The transaction that made the change.';
+comment on column workspace.changes.model_deprecated is
+  'Whether the registry deprecated the model after, there and then; its end, if that was known, is model_sunset_at.';
 
 create type workspace.change as (
   workspace_id uuid,
@@ -83,7 +87,9 @@ create type workspace.change as (
   provider text,
   billed_to text,
   billing_changed boolean,
-  needs_restart boolean
+  needs_restart boolean,
+  model_deprecated boolean,
+  model_sunset_at timestamptz
 );
 comment on type workspace.change is
   'What a write did to a workspace (or, from a preview, would do).
@@ -93,7 +99,8 @@ model_source: why it is this model: requested (the caller asked for it), kept (r
 runtime), equivalent (the same model under this runtime''s id), default (the runtime''s) or none (there is none).
 model_was_reset: true for restored, equivalent and default: an orphaned model was replaced.
 provider, billed_to: who serves the model and who pays. billing_changed: it is known who pays and who paid before, and they are not the same.
-needs_restart: the running agent does not have this pair yet.';
+needs_restart: the running agent does not have this pair yet.
+model_deprecated: the model is registered, but should not be used any more. model_sunset_at: when it ends, if that is known.';
 
 create type workspace.state as (
   workspace_id uuid,
@@ -105,10 +112,13 @@ create type workspace.state as (
   billed_to text,
   version bigint,
   created_at timestamptz,
-  updated_at timestamptz
+  updated_at timestamptz,
+  model_deprecated boolean,
+  model_sunset_at timestamptz
 );
 comment on type workspace.state is
-  'A workspace as it is. model_registered: whether its model is routable on its runtime; null without a model.';
+  'A workspace as it is. model_registered: whether its model is routable on its runtime; null without a model.
+model_deprecated: the model is registered, but should not be used any more. model_sunset_at: when it ends, if that is known.';
 
 create type workspace.history_entry as (
   workspace_id uuid,
@@ -163,6 +173,8 @@ create type workspace.decision as (
   model text,
   model_source text,
   provider text,
-  billed_to text
+  billed_to text,
+  model_deprecated boolean,
+  model_sunset_at timestamptz
 );
 comment on type workspace.decision is 'Internal: the pair that a workspace shall have.';
