@@ -15,7 +15,16 @@ keys that seal secrets, `pyapi.responses` turns results and errors into HTTP ans
 """
 
 from .errors import DatabaseFailure, RegistryError
-from .fleet import RegistryLoad, load_registry
+from .fleet import (
+    Deprecation,
+    RegistryLoad,
+    Revision,
+    deprecations,
+    load_registry,
+    restore_registry,
+    revision_manifest,
+    revisions,
+)
 from .registry import (
     ModelEntry,
     RuntimeEntry,
@@ -47,10 +56,12 @@ from .workspace import (
 __all__ = [
     "Change",
     "DatabaseFailure",
+    "Deprecation",
     "HistoryEntry",
     "ModelEntry",
     "RegistryError",
     "RegistryLoad",
+    "Revision",
     "RuntimeEntry",
     "SecretEntry",
     "Workspace",
@@ -60,6 +71,7 @@ __all__ = [
     "default_model",
     "delete_secret",
     "delete_workspace",
+    "deprecations",
     "get_secret",
     "get_workspace",
     "history",
@@ -70,6 +82,9 @@ __all__ = [
     "menu",
     "preview_runtime_change",
     "resolve",
+    "restore_registry",
+    "revision_manifest",
+    "revisions",
     "set_model",
     "set_secret",
 ]

@@ -117,6 +117,12 @@ class SecretNotFound(RegistryError, code="SECRET_NOT_FOUND"):
     secret: str
 
 
+class RevisionNotFound(RegistryError, code="REVISION_NOT_FOUND"):
+    """The registry has no revision of this number."""
+
+    revision: int
+
+
 class VersionConflict(RegistryError, code="VERSION_CONFLICT"):
     """The workspace has changed: it is not at the version the caller expects."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
-from .calls import Call, Row, Statement, sync
+from .calls import Call, Row, Statement, columns, each, sync
 from .errors import InvalidArgument
 
 
@@ -21,11 +23,50 @@ class RegistryLoad:
     """False: it was a dry run, or this is the manifest that is loaded already."""
     added: list[dict[str, Any]]
     """What the manifest has and the registry had not: objects with `kind` (`provider`, `runtime`,
-    `arm`, `model` or `equivalent`) and what identifies it."""
+    `arm`, `model` or `equivalent`), what identifies it and, in `after`, what is said of it."""
     removed: list[dict[str, Any]]
+    """What the registry had and the manifest has not; what was said of it is in `before`."""
     changed: list[dict[str, Any]]
+    """What is in both, with the part that differs in `before` and `after`. The kind `order` has a
+    list's members (`of`) that have changed places."""
     orphans: list[dict[str, Any]]
-    """Workspaces whose model is not registered any more: objects with `workspace_id`, `runtime`."""
+    """Workspaces whose model is not registered any more: objects with `workspace_id`, `runtime`,
+    `model`, and what a reset would give them, `reset_model` and `reset_source`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A registry that was loaded."""
+
+    revision: int
+    loaded_at: datetime
+    loaded_by: str
+    """The setting `runtime_registry.actor` of the session, else its user."""
+    restored_from: int | None
+    """The older revision it is a copy of, if `restore_registry` loaded it."""
+    is_current: bool
+    providers: int
+    runtimes: int
+    models: int
+    """How many it has; a model counts once for each runtime."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deprecation:
+    """A workspace whose model is deprecated."""
+
+    workspace_id: UUID
+    runtime: str
+    model: str
+    deprecated_at: datetime
+    """From when on the model should not be used; it may lie ahead."""
+    sunset_at: datetime | None
+    """From when on it is not going to work, if that is known."""
+    successor: str | None
+    """The model to use instead, if one is named."""
+
+
+OnOrphan = Literal["refuse", "keep", "reset"]
 
 
 def _registry_load(rows: list[Row]) -> RegistryLoad:
@@ -34,10 +75,11 @@ def _registry_load(rows: list[Row]) -> RegistryLoad:
 
 
 # JSON travels as text, so that the connection's own JSON adapters do not matter.
+_LOAD = "revision, loaded, added::text, removed::text, changed::text, orphans::text"
+
 _LOAD_REGISTRY = Statement(
-    """
-    select revision, loaded, added::text, removed::text, changed::text, orphans::text
-    from fleet.load_registry(
+    f"""
+    select {_LOAD} from fleet.load_registry(
         manifest => %(manifest)s::jsonb, on_orphan => %(on_orphan)s::text,
         dry_run => %(dry_run)s::boolean)
     """,
@@ -48,14 +90,15 @@ _LOAD_REGISTRY = Statement(
 def load_registry_call(
     manifest: Mapping[str, Any],
     *,
-    on_orphan: Literal["refuse", "keep", "reset"] = "refuse",
+    on_orphan: OnOrphan = "refuse",
     dry_run: bool = False,
 ) -> Call[RegistryLoad]:
     """Replace the registry by a manifest, as a new revision.
 
     `pyapi.schema.default_manifest()` is the one that comes with the package. With
     `on_orphan="refuse"` nothing is loaded if a workspace would be left with a model that is not
-    registered for its runtime. `dry_run` checks everything and loads nothing.
+    registered for its runtime; with `"keep"` it is left so. `dry_run` checks everything and loads
+    nothing.
 
     Raises: InvalidArgument, IsolationUnsupported (the transaction is not READ COMMITTED),
     RegistryInvalid, RegistryOrphans, RuntimeInUse.
@@ -67,4 +110,74 @@ def load_registry_call(
     return Call(_LOAD_REGISTRY, {"manifest": text, "on_orphan": on_orphan, "dry_run": dry_run})
 
 
+_RESTORE_REGISTRY = Statement(
+    f"""
+    select {_LOAD} from fleet.restore_registry(
+        revision => %(revision)s::bigint, on_orphan => %(on_orphan)s::text,
+        dry_run => %(dry_run)s::boolean)
+    """,
+    _registry_load,
+)
+
+
+def restore_registry_call(
+    revision: int, *, on_orphan: OnOrphan = "refuse", dry_run: bool = False
+) -> Call[RegistryLoad]:
+    """Load an earlier revision's manifest again, as a new revision.
+
+    `on_orphan` and `dry_run` as in `load_registry`.
+
+    Raises: RevisionNotFound, and what `load_registry` does.
+    """
+    params = {"revision": revision, "on_orphan": on_orphan, "dry_run": dry_run}
+    return Call(_RESTORE_REGISTRY, params)
+
+
+_REVISIONS = Statement(
+    f"select {columns(Revision)} from fleet.revisions()", each(Revision), reads_only=True
+)
+
+
+def revisions_call() -> Call[list[Revision]]:
+    """List every registry that was loaded, the newest first."""
+    return Call(_REVISIONS, {})
+
+
+def _manifest(rows: list[Row]) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads(rows[0][0])
+    return manifest
+
+
+_REVISION_MANIFEST = Statement(
+    "select fleet.revision_manifest(revision => %(revision)s::bigint)::text",
+    _manifest,
+    reads_only=True,
+)
+
+
+def revision_manifest_call(revision: int | None = None) -> Call[dict[str, Any]]:
+    """Return a revision's manifest, without a number the current one's.
+
+    Raises: RevisionNotFound, also where nothing was ever loaded.
+    """
+    return Call(_REVISION_MANIFEST, {"revision": revision})
+
+
+_DEPRECATIONS = Statement(
+    f"select {columns(Deprecation)} from fleet.deprecations()", each(Deprecation), reads_only=True
+)
+
+
+def deprecations_call() -> Call[list[Deprecation]]:
+    """List the workspaces whose model is deprecated, those first whose model ends first.
+
+    Raises: EncryptionKeyMissing.
+    """
+    return Call(_DEPRECATIONS, {})
+
+
 load_registry = sync(load_registry_call)
+restore_registry = sync(restore_registry_call)
+revisions = sync(revisions_call)
+revision_manifest = sync(revision_manifest_call)
+deprecations = sync(deprecations_call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from .calls import Call, Statement, columns, each, scalar, scalars, sync
 
@@ -33,6 +34,12 @@ class ModelEntry:
     billed_to: str
     """Who pays: `platform` or `tenant`."""
     is_default: bool
+    deprecated_at: datetime | None
+    """From when on it should not be used any more; None: it is not deprecated."""
+    sunset_at: datetime | None
+    """From when on it is not going to work, if that is known."""
+    successor: str | None
+    """The model to use instead, if one is named."""
 
 
 _RESOLVE: Statement[str | None] = Statement(

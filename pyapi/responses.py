@@ -22,11 +22,20 @@ from uuid import UUID
 import psycopg
 
 from .errors import DatabaseFailure, RegistryError, translate
-from .fleet import RegistryLoad
+from .fleet import Deprecation, RegistryLoad, Revision
 from .registry import ModelEntry, RuntimeEntry
 from .workspace import Change, HistoryEntry, SecretEntry, Workspace
 
-Entry = Workspace | RegistryLoad | HistoryEntry | SecretEntry | ModelEntry | RuntimeEntry
+Entry = (
+    Workspace
+    | RegistryLoad
+    | Revision
+    | Deprecation
+    | HistoryEntry
+    | SecretEntry
+    | ModelEntry
+    | RuntimeEntry
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,10 @@ class Change:
     """It is known who pays and who paid before, and they are not the same."""
     needs_restart: bool
     """The running agent does not have this runtime and model yet."""
+    model_deprecated: bool
+    """The model is registered, but should not be used any more."""
+    model_sunset_at: datetime | None
+    """When the model ends, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,10 @@ class Workspace:
     """Goes up by one with every write."""
     created_at: datetime
     updated_at: datetime
+    model_deprecated: bool
+    """The model is registered, but should not be used any more."""
+    model_sunset_at: datetime | None
+    """When the model ends, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)

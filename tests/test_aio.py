@@ -64,6 +64,10 @@ def test_every_async_function_answers_as_its_twin(database: Database) -> None:
         assert await aio.resolve(conn, "google-adk", GEMINI, auth_env=["A"]) == "platform"
         manifest = schema.default_manifest()
         assert await aio.load_registry(conn, manifest) == pyapi.load_registry(plain, manifest)
+        assert await aio.restore_registry(conn, 1) == pyapi.restore_registry(plain, 1)
+        assert await aio.revisions(conn) == pyapi.revisions(plain)
+        assert await aio.revision_manifest(conn) == manifest
+        assert await aio.deprecations(conn) == pyapi.deprecations(plain)
 
     asyncio.run(walk())
 

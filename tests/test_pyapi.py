@@ -13,7 +13,7 @@ import traceback
 import typing
 from collections.abc import Callable
 from concurrent.futures import Future
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,10 +28,12 @@ import pyapi
 from databases import Database, in_thread, wait_until_blocked
 from pyapi import (
     Change,
+    Deprecation,
     HistoryEntry,
     ModelEntry,
     RegistryError,
     RegistryLoad,
+    Revision,
     RuntimeEntry,
     SecretEntry,
     Workspace,
@@ -42,6 +44,7 @@ from pyapi import (
     default_model,
     delete_secret,
     delete_workspace,
+    deprecations,
     get_secret,
     get_workspace,
     history,
@@ -52,6 +55,9 @@ from pyapi import (
     menu,
     preview_runtime_change,
     resolve,
+    restore_registry,
+    revision_manifest,
+    revisions,
     schema,
     set_model,
     set_secret,
@@ -70,6 +76,7 @@ from pyapi.errors import (
     ReadOnlyDatabase,
     RegistryInvalid,
     RequestIdReused,
+    RevisionNotFound,
     RuntimeInUse,
     RuntimeUnsupported,
     SchemaMissing,
@@ -118,6 +125,8 @@ def test_a_workspace_from_creation_to_deletion(conn: Conn) -> None:
         billed_to="platform",
         billing_changed=changed.billing_changed,
         needs_restart=True,
+        model_deprecated=False,
+        model_sunset_at=None,
     )
     assert change_runtime(conn, str(ws), "google-adk").changed is False
 
@@ -246,11 +255,39 @@ def test_loading_a_manifest_tells_what_it_does(conn: Conn) -> None:
     manifest["runtimes"].append({"name": "new", "arms": []})
     trial = load_registry(conn, manifest, dry_run=True)
     assert (trial.loaded, trial.revision) == (False, same.revision)
-    assert trial.added == [{"kind": "runtime", "runtime": "new"}]
+    said = {"default_model": None, "model_policy": "registered"}
+    assert trial.added == [{"kind": "runtime", "runtime": "new", "after": said}]
     loaded = load_registry(conn, manifest)
     assert (loaded.loaded, loaded.revision) == (True, same.revision + 1)
     assert loaded.added == trial.added
     assert "new" in {entry.runtime for entry in list_runtimes(conn)}
+
+    first, second = reversed(revisions(conn))
+    assert isinstance(first, Revision)
+    assert (first.is_current, second.is_current, second.runtimes) == (False, True, 10)
+    assert revision_manifest(conn) == manifest
+    back = restore_registry(conn, first.revision)
+    assert (back.loaded, back.revision, back.removed[0]["kind"]) == (True, 3, "runtime")
+    assert revision_manifest(conn, 3) == schema.default_manifest()
+    with pytest.raises(RevisionNotFound) as missing:
+        restore_registry(conn, 4)
+    assert (missing.value.status, missing.value.revision) == (404, 4)
+
+
+def test_deprecated_models_and_who_uses_them_can_be_read(conn: Conn) -> None:
+    manifest = schema.default_manifest()
+    manifest["deprecations"] = [
+        {"model": "opus", "deprecated_at": "2020-01-01", "sunset_at": "2120-01-01"},
+    ]
+    load_registry(conn, manifest)
+    end = datetime(2120, 1, 1, tzinfo=UTC)
+    created = create_workspace(conn, "w", "claude-code", model="opus")
+    assert (created.model_deprecated, created.model_sunset_at) == (True, end)
+    found = deprecations(conn)
+    since = datetime(2020, 1, 1, tzinfo=UTC)
+    assert found == [Deprecation(created.workspace_id, "claude-code", "opus", since, end, None)]
+    (entry,) = (each for each in list_models(conn, "claude-code") if each.model == "opus")
+    assert (entry.deprecated_at, entry.sunset_at, entry.successor) == (since, end, None)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +300,8 @@ def test_loading_a_manifest_tells_what_it_does(conn: Conn) -> None:
         ("registry.runtime_entry", RuntimeEntry),
         ("registry.model_entry", ModelEntry),
         ("fleet.registry_load", RegistryLoad),
+        ("fleet.revision", Revision),
+        ("fleet.deprecation", Deprecation),
     ],
 )
 def test_a_result_has_the_fields_of_its_sql_type(
@@ -381,6 +420,10 @@ def test_a_call_is_one_statement(database: Database, tmp_path: Path) -> None:
         lambda: list_models(conn, "hermes"),
         lambda: list_runtimes(conn),
         lambda: load_registry(conn, manifest, dry_run=True),
+        lambda: restore_registry(conn, 1),
+        lambda: revisions(conn),
+        lambda: revision_manifest(conn),
+        lambda: deprecations(conn),
     ]
     assert len(calls) == len(FUNCTIONS)
     for number, call in enumerate(calls):
@@ -533,8 +576,8 @@ def test_refusals_are_typed_and_carry_what_a_caller_needs(conn: Conn) -> None:
     manifest["runtimes"] = [r for r in manifest["runtimes"] if r["name"] != "hermes"]
     in_use = refused(RuntimeInUse, lambda: load_registry(conn, manifest))
     assert {"runtime": "hermes", "workspaces": 1} in in_use.runtimes
-    keep = refused(InvalidArgument, lambda: load_registry(conn, manifest, on_orphan="keep"))
-    assert keep.argument == "on_orphan"
+    word = refused(InvalidArgument, lambda: load_registry(conn, manifest, on_orphan="all"))  # type: ignore[arg-type]
+    assert word.argument == "on_orphan"
 
 
 BAD: list[tuple[str, str, Callable[[Conn, UUID], object]]] = [

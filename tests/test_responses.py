@@ -20,11 +20,13 @@ from pyapi import (
     change_runtime,
     create_workspace,
     delete_workspace,
+    deprecations,
     get_workspace,
     history,
     list_models,
     list_runtimes,
     load_registry,
+    revisions,
     set_model,
 )
 from pyapi.errors import (
@@ -58,6 +60,8 @@ CHANGE = Change(
     billed_to="platform",
     billing_changed=True,
     needs_restart=True,
+    model_deprecated=False,
+    model_sunset_at=None,
 )
 
 
@@ -78,6 +82,8 @@ def test_a_switch_that_reset_the_model_says_so_and_names_the_new_one() -> None:
             "billed_to": "platform",
             "billing_changed": True,
             "needs_restart": True,
+            "model_deprecated": False,
+            "model_sunset_at": None,
         },
     )
 
@@ -98,7 +104,9 @@ def test_other_writes_say_what_they_were(fields: dict[str, Any], status: int, wo
 
 def test_a_workspace_and_lists_are_their_fields() -> None:
     moment = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
-    workspace = Workspace(WS, "w", "hermes", None, None, None, None, 3, moment, moment)
+    workspace = Workspace(
+        WS, "w", "hermes", None, None, None, None, 3, moment, moment, True, moment
+    )
     assert respond(workspace) == Response(
         200,
         {
@@ -112,9 +120,11 @@ def test_a_workspace_and_lists_are_their_fields() -> None:
             "version": 3,
             "created_at": "2025-01-02T03:04:05+00:00",
             "updated_at": "2025-01-02T03:04:05+00:00",
+            "model_deprecated": True,
+            "model_sunset_at": "2025-01-02T03:04:05+00:00",
         },
     )
-    entry = ModelEntry(1, "m", "p", "tenant", True)
+    entry = ModelEntry(1, "m", "p", "tenant", True, None, None, None)
     assert respond([entry]) == Response(200, {"items": [asdict(entry)]})
     assert respond([]) == Response(200, {"items": []})
 
@@ -252,6 +262,8 @@ def test_real_results_and_refusals_are_json_and_only_a_success_speaks_of_a_reset
         list_models(conn, "hermes"),
         list_runtimes(conn),
         load_registry(conn, default_manifest()),
+        revisions(conn),
+        deprecations(conn),
     ]
     bodies = [json.loads(json.dumps(respond(answer).body)) for answer in answers]
     assert [body.get("status") for body in bodies[:3]] == ["created", "updated", "unchanged"]

@@ -28,6 +28,10 @@ list_runtimes = coroutine(registry.list_runtimes_call)
 list_models = coroutine(registry.list_models_call)
 
 load_registry = coroutine(fleet.load_registry_call)
+restore_registry = coroutine(fleet.restore_registry_call)
+revisions = coroutine(fleet.revisions_call)
+revision_manifest = coroutine(fleet.revision_manifest_call)
+deprecations = coroutine(fleet.deprecations_call)
 
 __all__ = [
     "change_runtime",
@@ -36,6 +40,7 @@ __all__ = [
     "default_model",
     "delete_secret",
     "delete_workspace",
+    "deprecations",
     "get_secret",
     "get_workspace",
     "history",
@@ -46,6 +51,9 @@ __all__ = [
     "menu",
     "preview_runtime_change",
     "resolve",
+    "restore_registry",
+    "revision_manifest",
+    "revisions",
     "set_model",
     "set_secret",
 ]
