@@ -138,6 +138,7 @@ def script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
         ("workspace.change", ["secret", "delete", "WS", "A"]),
         ("workspace.state", ["show", "WS"]),
         ("fleet.registry_load", ["load", "--dry-run"]),
+        ("fleet.registry_load", ["registry", "restore", "1"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -157,6 +158,7 @@ def test_json_is_one_object_with_the_sql_fields(
         ("workspace.history_entry", ["history", "WS"]),
         ("workspace.secret_entry", ["secret", "list", "WS"]),
         ("keyring.status_entry", ["keyring", "status"]),
+        ("fleet.revision", ["registry", "revisions"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -572,10 +574,122 @@ def test_workspaces_in_the_way_of_a_manifest_are_listed(run: Run, ws: str, tmp_p
 
     manifest["runtimes"].append({"name": "claude-code"})
     dry_run = succeed(run("load", "-", "--dry-run", input=json.dumps(manifest)))
-    assert f"! workspace {ws} on claude-code loses its model" in dry_run
+    assert f"! workspace {ws} on claude-code loses {KIMI}; a reset would give it nothing" in dry_run
     orphans = run("load", "-", input=json.dumps(manifest))
     assert orphans.exit_code == Exit.CONFLICT
     assert f"  {ws} on claude-code" in orphans.stderr
+
+
+def test_a_dry_run_shows_every_difference_in_a_line(run: Run) -> None:
+    manifest = {
+        "schema_version": 1,
+        "providers": [{"name": "p"}, {"name": "q"}],
+        "runtimes": [
+            {"name": "r", "arms": [{"provider": "p", "models": ["a", "b", "c", "gone"]}]},
+            {"name": "s", "arms": [{"provider": "q", "models": ["a"]}]},
+        ],
+        "equivalents": [["gone", "b"]],
+    }
+    succeed(run("load", "-", input=json.dumps(manifest)))
+    orphans = [
+        json.loads(succeed(run("create", "w", "--runtime", "r", "--model", "gone", "--json")))
+        for _ in range(12)
+    ]
+    manifest = {
+        "schema_version": 1,
+        "providers": [{"name": "p", "billed_to": "platform"}, {"name": "new"}],
+        "runtimes": [
+            {"name": "s", "model_policy": "any"},
+            {"name": "r", "arms": [{"provider": "p", "models": ["c", "b", "a"]}]},
+        ],
+        "deprecations": [
+            {"model": "c", "deprecated_at": "2026-03-01", "successor": "b"},
+        ],
+    }
+    text = json.dumps(manifest)
+    lines = succeed(run("load", "-", "--dry-run", input=text)).splitlines()
+    first = min(each["workspace_id"] for each in orphans)
+    assert [line for line in lines if not line.startswith("!")] == [
+        "+ provider new: auth_env [], billed_to tenant, case_sensitive true, model_aliases [], "
+        "model_prefixes []",
+        "- provider q: auth_env [], billed_to tenant, case_sensitive true, model_aliases [], "
+        "model_prefixes []",
+        "- arm s q",
+        "- model r p gone",
+        "- model s q a",
+        "- equivalent b, gone",
+        "~ provider p: billed_to tenant -> platform",
+        "~ runtime r: default_model a -> c",
+        "~ runtime s: default_model a -> null, model_policy registered -> any",
+        "~ model r p c: deprecated_at 2026-03-01T00:00:00Z, successor b",
+        "~ order of runtimes: r, s -> s, r",
+        "~ order of models r p: a, c -> c, a",
+        "Nothing is loaded, this is a dry run: 1 added, 5 removed, 6 changed, 12 orphaned.",
+    ]
+    assert [line for line in lines if line.startswith("!")][0::10] == [
+        f"! workspace {first} on r loses gone; a reset would give it c (default)",
+        "! and 2 more",
+    ]
+    kept = succeed(run("load", "-", "--on-orphan", "keep", input=text)).splitlines()
+    assert kept == [
+        "Revision 3 is loaded: 1 added, 5 removed, 6 changed.",
+        "Left with a model that is not registered any more: 12.",
+    ]
+    assert run("load", "-", "--on-orphan", "drop", input=text).exit_code == Exit.USAGE
+
+
+def test_revisions_are_listed_exported_and_restored(run: Run, tmp_path: Path) -> None:
+    changed = schema.default_manifest()
+    changed["runtimes"].append({"name": "new"})
+    succeed(run("load", "-", input=json.dumps(changed)))
+    assert json.loads(succeed(run("registry", "export"))) == changed
+    file = tmp_path / "first.json"
+    file.write_text(succeed(run("registry", "export", "1")))
+    assert json.loads(file.read_text()) == schema.default_manifest()
+
+    dry_run = succeed(run("registry", "restore", "1", "--dry-run"))
+    assert "- runtime new: default_model null, model_policy registered" in dry_run
+    restored = "Revision 3 is loaded: 0 added, 1 removed, 0 changed.\n"
+    assert succeed(run("registry", "restore", "1")) == restored
+    table = [line.split() for line in succeed(run("registry", "revisions")).splitlines()]
+    assert table[1][:2] == ["*", "3"]
+    assert [row[0] for row in table[2:]] == ["2", "1"]
+    told = json.loads(succeed(run("registry", "revisions", "--json")))
+    assert [entry["restored_from"] for entry in told] == [1, None, None]
+    # What was exported is that very manifest.
+    same = "Revision 3 stays: the manifest changes nothing.\n"
+    assert succeed(run("load", str(file))) == same
+
+    for command in (["registry", "restore", "9"], ["registry", "export", "9"]):
+        missing = run(*command, "--json")
+        assert (missing.exit_code, error_of(missing)["code"]) == (
+            Exit.NOT_FOUND, "REVISION_NOT_FOUND",
+        )  # fmt: skip
+
+
+def test_deprecated_models_are_shown_wherever_they_are_met(run: Run, ws: str) -> None:
+    assert json.loads(succeed(run("deprecations", "--json"))) == []
+    assert "deprecated" not in succeed(run("models", "claude-code")) + succeed(run("show", ws))
+    manifest = schema.default_manifest()
+    manifest["deprecations"] = [
+        {"model": KIMI, "runtimes": ["claude-code"], "deprecated_at": "2020-01-01",
+         "sunset_at": "2120-06-01", "successor": "opus"},
+        {"model": "opus", "deprecated_at": "2120-06-01"},
+    ]  # fmt: skip
+    succeed(run("load", "-", input=json.dumps(manifest)))
+    until = "deprecated, ends 2120-06-01 00:00:00 UTC"
+    for command in (["show", ws], ["set-model", ws, KIMI], ["preview", ws, "claude-code"]):
+        assert until in succeed(run(*command)), command
+    assert "lifetime" not in succeed(run("set-model", ws, "opus"))
+    succeed(run("set-model", ws, KIMI))
+
+    row = next(line for line in succeed(run("models", "claude-code")).splitlines() if KIMI in line)
+    assert row.split()[-5:] == ["2020-01-01", "00:00:00", "2120-06-01", "00:00:00", "opus"]
+    _, used = succeed(run("deprecations")).splitlines()
+    since = "2020-01-01 00:00:00  2120-06-01 00:00:00  opus"
+    assert used.rstrip() == f"{ws}  claude-code  {KIMI}  {since}"
+    (entry,) = json.loads(succeed(run("deprecations", "--json")))
+    assert (entry["workspace_id"], entry["sunset_at"][:10]) == (ws, "2120-06-01")
 
 
 # doctor

@@ -101,6 +101,16 @@ _Request = Annotated[
         "--request-id", metavar="ID", help="Makes it safe to repeat: it takes effect once."
     ),
 ]
+_OnOrphan = Annotated[
+    fleet.OnOrphan,
+    typer.Option(
+        "--on-orphan",
+        help="What becomes of workspaces whose model would not be registered any more.",
+    ),
+]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what it would change, and change nothing.")
+]
 _LockTimeout = Annotated[
     str,
     typer.Option("--lock-timeout", metavar="TIME", help="How long to wait for a lock."),
@@ -127,6 +137,10 @@ def _before_the_name(
     ] = False,
 ) -> None:
     context.obj = Options(database, as_json, kek_file)
+
+
+_revisions = typer.Typer(no_args_is_help=True)
+app.add_typer(_revisions, name="registry", help="The registries that were loaded.")
 
 
 def _command(
@@ -257,6 +271,12 @@ def models(options: Options, runtime: _Runtime) -> None:
         "billed to": lambda entry: entry.billed_to,
         "default": lambda entry: "default" if entry.is_default else "",
     }
+    if any(entry.deprecated_at for entry in entries):
+        columns |= {
+            "deprecated (UTC)": lambda entry: entry.deprecated_at,
+            "ends (UTC)": lambda entry: entry.sunset_at,
+            "successor": lambda entry: entry.successor,
+        }
     _print_entries(options, entries, columns)
 
 
@@ -271,9 +291,8 @@ def load(
             show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what it would change, and change nothing.")
-    ] = False,
+    on_orphan: _OnOrphan = "refuse",
+    dry_run: _DryRun = False,
 ) -> None:
     """Replace the registry by a manifest."""
     try:
@@ -281,11 +300,80 @@ def load(
     except OSError as error:
         raise typer.BadParameter(f"{manifest}: {error.strerror}", param_hint="MANIFEST") from error
     with database.connection(options, loaded=False) as conn:
-        answer = fleet.load_registry(conn, content, dry_run=dry_run)
+        answer = fleet.load_registry(conn, content, on_orphan=on_orphan, dry_run=dry_run)
+    _print_load(options, answer, dry_run)
+
+
+def _print_load(options: Options, answer: fleet.RegistryLoad, dry_run: bool) -> None:
     if options.as_json:
         output.print_json(answer)
     else:
         output.print_load(answer, dry_run)
+
+
+@_command()
+def deprecations(options: Options) -> None:
+    """List the workspaces whose model is deprecated, those first whose model ends first."""
+    with database.connection(options) as conn:
+        entries = fleet.deprecations(conn)
+    columns: dict[str, Callable[[fleet.Deprecation], object]] = {
+        "workspace": lambda entry: entry.workspace_id,
+        "runtime": lambda entry: entry.runtime,
+        "model": lambda entry: entry.model,
+        "deprecated (UTC)": lambda entry: entry.deprecated_at,
+        "ends (UTC)": lambda entry: entry.sunset_at,
+        "successor": lambda entry: entry.successor,
+    }
+    _print_entries(options, entries, columns)
+
+
+# The registries that were loaded
+
+
+@_command(_revisions)
+def revisions(options: Options) -> None:
+    """List the revisions, the newest first."""
+    with database.connection(options) as conn:
+        entries = fleet.revisions(conn)
+    columns: dict[str, Callable[[fleet.Revision], object]] = {
+        "": lambda entry: "*" if entry.is_current else "",
+        "revision": lambda entry: entry.revision,
+        "loaded (UTC)": lambda entry: entry.loaded_at,
+        "by": lambda entry: entry.loaded_by,
+        "restored from": lambda entry: entry.restored_from,
+        "providers": lambda entry: entry.providers,
+        "runtimes": lambda entry: entry.runtimes,
+        "models": lambda entry: entry.models,
+    }
+    _print_entries(options, entries, columns)
+
+
+@_command(_revisions)
+def restore(
+    options: Options,
+    revision: Annotated[int, typer.Argument(metavar="REVISION", help="Its number.")],
+    on_orphan: _OnOrphan = "refuse",
+    dry_run: _DryRun = False,
+) -> None:
+    """Load an earlier revision again, as a new one."""
+    with database.connection(options) as conn:
+        answer = fleet.restore_registry(conn, revision, on_orphan=on_orphan, dry_run=dry_run)
+    _print_load(options, answer, dry_run)
+
+
+@_command(_revisions)
+def export(
+    options: Options,
+    revision: Annotated[
+        int | None,
+        typer.Argument(
+            metavar="REVISION", help="Its number; else the current one.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Print a revision's manifest, in JSON, as it can be loaded again."""
+    with database.connection(options) as conn:
+        output.print_json(fleet.revision_manifest(conn, revision))
 
 
 # Workspaces

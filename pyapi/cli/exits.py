@@ -28,7 +28,7 @@ class Exit(IntEnum):
     UNEXPECTED = 1, "an error nobody expected"
     USAGE = 2, "the command line is wrong"
     INVALID_ARGUMENT = 3, "an argument has a value that cannot be (400)"
-    NOT_FOUND = 4, "there is no such workspace, secret or key (404)"
+    NOT_FOUND = 4, "there is no such workspace, secret, key or revision (404)"
     CONFLICT = 5, "something stands in the way: another version, what is in use (409)"
     REFUSED = 6, "refused: the runtime, model or manifest is not valid (422)"
     UNAVAILABLE = 7, "the database is unavailable or busy; trying again may help"

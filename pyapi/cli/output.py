@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import Progress
@@ -28,6 +28,7 @@ from ..fleet import RegistryLoad
 from ..workspace import Change, Workspace
 from .doctor import Check
 
+_KINDS = ["provider", "runtime", "arm", "model", "equivalent", "order"]  # as a load shows them
 _SHORT = 10  # entries of a list that a refusal shows
 
 # Wide enough that a pipe never gets a wrapped or cut value; a terminal's own width is used there.
@@ -130,8 +131,19 @@ def print_change(change: Change) -> None:
             "provider": change.provider,
             "billed to": billed,
             "needs restart": change.needs_restart,
+            **_deprecation(change),
         }
     )
+
+
+def _deprecation(of: Change | Workspace) -> dict[str, object]:
+    """The line that a deprecated model gets, and no other."""
+    if not of.model_deprecated and of.model_sunset_at is None:
+        return {}
+    words = ["deprecated"] if of.model_deprecated else []
+    if of.model_sunset_at:
+        words.append(f"ends {cell(of.model_sunset_at)} UTC")
+    return {"lifetime": cell(", ".join(words), style="yellow")}
 
 
 def _step(previous: str | None, now: str | None) -> str:
@@ -156,6 +168,7 @@ def print_state(state: Workspace) -> None:
             "billed to": state.billed_to,
             "created (UTC)": state.created_at,
             "updated (UTC)": state.updated_at,
+            **_deprecation(state),
         }
     )
 
@@ -170,18 +183,51 @@ def print_load(load: RegistryLoad, dry_run: bool) -> None:
     counts = f"{len(load.added)} added, {len(load.removed)} removed, {len(load.changed)} changed"
     if not dry_run:
         out.print(f"Revision {load.revision} is loaded: {counts}.")
+        if load.orphans:
+            out.print(f"Left with a model that is not registered any more: {len(load.orphans)}.")
         return
     for sign, group in entries:
-        for entry in group:
-            facts = (
-                f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-                for key, value in entry.items()
-                if key != "kind"
-            )
-            out.print(Text(printable(f"{sign} {entry['kind']} {' '.join(facts)}")), soft_wrap=True)
-    for orphan in load.orphans:
-        out.print(f"! workspace {orphan['workspace_id']} on {orphan['runtime']} loses its model")
+        for entry in sorted(group, key=_place):
+            out.print(Text(printable(f"{sign} {_difference(entry)}")), soft_wrap=True)
+    for orphan in load.orphans[:_SHORT]:
+        out.print(Text(printable(f"! {_orphan(orphan)}")), soft_wrap=True)
+    if (more := len(load.orphans) - _SHORT) > 0:
+        out.print(f"! and {more} more")
     out.print(f"Nothing is loaded, this is a dry run: {counts}, {len(load.orphans)} orphaned.")
+
+
+def _place(entry: Mapping[str, Any]) -> tuple[int, str, str]:
+    return _KINDS.index(entry["kind"]), entry.get("runtime", ""), entry.get("provider", "")
+
+
+def _difference(entry: Mapping[str, Any]) -> str:
+    """One entry of a load's difference in a line: what it is about, and what is said of it."""
+    about = [f"order of {entry['of']}s" if entry["kind"] == "order" else entry["kind"]]
+    about += [entry[name] for name in ("runtime", "provider", "model") if name in entry]
+    about += [", ".join(entry.get("models", []))]
+    before, after = entry.get("before"), entry.get("after")
+    if isinstance(before, list) and isinstance(after, list):
+        said = [f"{', '.join(before)} -> {', '.join(after)}"]
+    else:
+        sides = [side for side in (before, after) if side is not None]
+        said = [
+            f"{key} {' -> '.join(_said(side.get(key)) for side in sides)}"
+            for key in sorted({key for side in sides for key in side})
+        ]
+    return " ".join(filter(None, about)) + (": " if said else "") + ", ".join(said)
+
+
+def _said(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _orphan(orphan: Mapping[str, Any]) -> str:
+    source = orphan["reset_source"]
+    reset = f"{orphan['reset_model']} ({source})" if source else "nothing"
+    return (
+        f"workspace {orphan['workspace_id']} on {orphan['runtime']} loses {orphan['model']}; "
+        f"a reset would give it {reset}"
+    )
 
 
 @contextmanager
