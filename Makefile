@@ -19,13 +19,17 @@ SECONDS ?= 1
 OUT ?= bench/latest
 BENCH := PYTHONPATH=tests $(BIN)/python -m benchmarks
 
-.PHONY: demo test matrix lint bench bench-large bench-compare golden wheel clean
+.PHONY: demo test test-container matrix lint bench bench-large bench-compare golden wheel clean
 
 demo: .venv/demo
 	@$(BIN)/runtime-registry demo
 
 test: .venv/dev
 	$(BIN)/pytest
+
+# Also what the image of .ci/container brings: plpgsql_check, and PgBouncer in front of the server.
+test-container: .venv/dev
+	RUNTIME_REGISTRY_TEST_SERVER=container $(BIN)/pytest tests tests/container
 
 # MATRIX=--if-available: a version that this machine cannot have is no failure.
 matrix: .venv/dev
