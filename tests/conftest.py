@@ -30,6 +30,11 @@ def started_server(config: pytest.Config) -> Server:
     return config.stash[SERVER]
 
 
+def pytest_configure() -> None:
+    """A run that is terminated leaves no server."""
+    servers.heed_sigterm()
+
+
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Name the server, which is started for that; collecting tests needs none."""
     return None if config.option.collectonly else started_server(config).header

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from servers import CACHE, ServerError, installation
+from servers import CACHE, ServerError, heed_sigterm, installation
 
 MAJORS = (15, 16, 17, 18)
 
@@ -54,10 +54,11 @@ def run(major: int) -> Run:
 
 def main() -> int:
     """Run the matrix; the exit status."""
+    heed_sigterm()
     with ThreadPoolExecutor(min(len(MAJORS), os.cpu_count() or 1)) as executor:
         try:
             runs = list(executor.map(run, MAJORS))
-        except KeyboardInterrupt:  # those that run have had it too, and end by themselves
+        except KeyboardInterrupt:  # those that run have had the signal too, and end by themselves
             executor.shutdown(cancel_futures=True)
             raise
     for one in runs:

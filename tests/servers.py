@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tarfile
@@ -38,6 +39,16 @@ from pyapi.embedded import Installation
 
 CACHE = Path(__file__).parents[1] / ".cache"
 """What is downloaded once and kept between runs."""
+
+
+def heed_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, which stops all that it started."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # make sends another one
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 class ServerError(Exception):
