@@ -10,7 +10,7 @@ declare
   stored record;
   model text;
   pair text;
-  routable jsonb := '{}';
+  routable jsonb := '{}'::jsonb;
 begin
   -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql). A fleet has many workspaces and few
   -- distinct pairs: each pair is routed once.
