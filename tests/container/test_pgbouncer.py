@@ -5,6 +5,7 @@ another server connection, and a server connection serves one client after the o
 from __future__ import annotations
 
 import inspect
+import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -21,7 +22,12 @@ import pyapi
 import servers
 from databases import Database
 from pyapi import change_runtime, create_workspace, get_workspace, history, schema
-from pyapi.errors import ModelNotRegistered, PreparedStatementLost, WorkspaceNotFound
+from pyapi.errors import (
+    EncryptionKeyMissing,
+    ModelNotRegistered,
+    PreparedStatementLost,
+    WorkspaceNotFound,
+)
 from support import Conn, one
 
 FUNCTIONS = {name for name in pyapi.__all__ if inspect.isfunction(getattr(pyapi, name))}
@@ -170,6 +176,24 @@ def test_no_setting_of_a_transaction_gets_to_the_next_client(pooler: Pooler, end
         change_runtime(second, ws, "hermes")
     said = [entry.actor for entry in history(second, ws)]
     assert said == ["postgres", *["first"] * (ending == "commit"), "postgres"]
+
+
+def test_the_key_of_a_transaction_opens_nothing_for_the_next_client(pooler: Pooler) -> None:
+    connect = pooler(max_prepared_statements=200)
+    first, second = (connect(autocommit=True) for _ in range(2))
+    setting = ["runtime_registry.kek", secrets.token_hex(32)]
+    with first.pipeline(), first.transaction():
+        first.execute(LOCAL, setting)
+        first.execute("select keyring.init()")
+        ws = workspace(first)
+    for with_key, without in [(first, second), (second, first)]:
+        with with_key.pipeline(), with_key.transaction():
+            with_key.execute(LOCAL, setting)
+            assert get_workspace(with_key, ws).model == OPUS
+        with pytest.raises(EncryptionKeyMissing):
+            get_workspace(without, ws)
+        with pytest.raises(EncryptionKeyMissing):
+            change_runtime(without, ws, "hermes")
 
 
 def test_a_setting_of_a_session_does_get_to_the_next_client(pooler: Pooler) -> None:
