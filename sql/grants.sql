@@ -8,8 +8,9 @@ revoke all on type
   registry.alembic_version, registry.state, registry.revisions, registry.providers, registry.runtimes, registry.arms,
   registry.models, registry.claims, registry.equivalents, registry.routing, registry.manifest_problem,
   keyring.keys, keyring.sealed_value, keyring.data_key,
-  workspace.workspaces, workspace.secrets, workspace.changes, workspace.snapshot, workspace.decision, workspace.key_use,
-  fleet.stored_model, fleet.pair
+  workspace.workspaces, workspace.secrets, workspace.changes, workspace.numbering, workspace.snapshot, workspace.decision,
+  workspace.key_use,
+  fleet.retention, fleet.stored_model, fleet.pair, fleet.place
 from public;
 
 grant usage on schema registry, workspace
@@ -49,6 +50,9 @@ grant execute on function
   fleet.revisions(),
   fleet.revision_manifest(bigint),
   fleet.deprecations(),
+  fleet.changes_after(text, integer),
+  fleet.current_cursor(),
+  fleet.prune_changes(timestamptz, integer, text),
   keyring.init(),
   keyring.rotate(),
   keyring.rewrap(),

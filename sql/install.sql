@@ -5,6 +5,7 @@
 -- Four schemas; a schema uses only those below it.
 --
 --   fleet       all workspaces at once      load_registry  restore_registry  revisions  revision_manifest  deprecations
+--                                           changes_after  current_cursor  prune_changes
 --   workspace   one workspace at a time     create_workspace  change_runtime  set_model  clear_model
 --                                           delete_workspace  get_workspace  preview_runtime_change  history
 --                                           set_secret  get_secret  list_secrets  delete_secret
@@ -75,6 +76,8 @@
 \ir workspace/choose_model.sql
 \ir workspace/store_secret.sql
 \ir workspace/describe_change.sql
+\ir workspace/begin_era.sql
+\ir workspace/next_position.sql
 \ir workspace/record_change.sql
 \ir workspace/write_change.sql
 \ir workspace/create_workspace.sql
@@ -99,6 +102,7 @@
 \ir keyring/status.sql
 
 \ir fleet/types.sql
+\ir fleet/tables.sql
 \ir fleet/stored_models.sql
 \ir fleet/unroutable_workspaces.sql
 \ir fleet/reset_of.sql
@@ -110,6 +114,12 @@
 \ir fleet/revisions.sql
 \ir fleet/revision_manifest.sql
 \ir fleet/deprecations.sql
+\ir fleet/parse_cursor.sql
+\ir fleet/check_batch.sql
+\ir fleet/feed_end.sql
+\ir fleet/current_cursor.sql
+\ir fleet/changes_after.sql
+\ir fleet/prune_changes.sql
 
 \ir roles.sql
 \ir grants.sql

@@ -38,7 +38,7 @@ def test_exactly_what_is_granted_runs_with_its_owners_rights(conn: Conn) -> None
     found = functions(conn)
     definer = [name for name, _, definer, *_ in found if definer]
     assert definer == [name for name, _, _, granted, *_ in found if granted]
-    assert len(definer) == 28
+    assert len(definer) == 31
 
 
 def test_everything_has_a_comment(conn: Conn) -> None:
@@ -146,6 +146,7 @@ def test_the_workspace_tables_can_be_distributed_by_workspace(conn: Conn) -> Non
         ("workspace.workspaces", "id"),
         ("workspace.secrets", "workspace_id"),
         ("workspace.changes", "workspace_id"),
+        ("workspace.numbering", "singleton"),  # one row, the same everywhere
     }
 
 

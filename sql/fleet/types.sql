@@ -58,3 +58,43 @@ create type fleet.pair as (
   model text
 );
 comment on type fleet.pair is 'Internal: a runtime and a model.';
+
+create type fleet.feed_entry as (
+  cursor text,
+  workspace_id uuid,
+  version bigint,
+  action text,
+  changed boolean,
+  previous_runtime text,
+  runtime text,
+  previous_model text,
+  model text,
+  model_source text,
+  provider text,
+  billed_to text,
+  actor text,
+  request_id text,
+  changed_at timestamptz,
+  secret text,
+  needs_restart boolean
+);
+comment on type fleet.feed_entry is
+  'One change in the feed. cursor: for fleet.changes_after, to go on behind this change. needs_restart: an agent that ran before does not have
+this pair yet. The rest is as in workspace.history.';
+
+create type fleet.pruning as (
+  pruned bigint,
+  cursor text,
+  finished boolean
+);
+comment on type fleet.pruning is
+  'What one batch of fleet.prune_changes did. pruned: how many changes it took away. cursor: where the next batch begins. finished: nothing that is old enough is left behind it.';
+
+create type fleet.place as (
+  position bigint,
+  workspace_id uuid,
+  version bigint,
+  prunings bigint
+);
+comment on type fleet.place is
+  'Internal: a cursor, taken apart: a place in the feed, and how often there had been pruning when it was given out.';

@@ -53,12 +53,14 @@ create table workspace.changes (
   secret text collate "C",
   model_deprecated boolean not null default false,
   model_sunset_at timestamptz,
+  position bigint not null default 0,
   constraint changes_pkey primary key (workspace_id, version)
 );
 create unique index changes_workspace_id_request_id_key
   on workspace.changes (workspace_id, request_id) where request_id is not null;
+create index changes_position_idx on workspace.changes (position, workspace_id, version);
 comment on table workspace.changes is
-  'Every write to a workspace, in order; nothing is deleted here, and only keyring.reseal rewrites sealed bytes. It outlives its workspace.';
+  'Every write to a workspace, in order; only keyring.reseal rewrites sealed bytes and only fleet.prune_changes deletes. It outlives its workspace.';
 comment on column workspace.changes.action is 'The function that made the change.';
 comment on column workspace.changes.changed is
   'False: the call found nothing to do and is recorded because it had a request_id.';
@@ -73,6 +75,25 @@ comment on column workspace.changes.secret is 'The secret that set_secret or del
 comment on column workspace.changes.txid is 'The transaction that made the change.';
 comment on column workspace.changes.model_deprecated is
   'Whether the registry deprecated the model after, there and then; its end, if that was known, is model_sunset_at.';
+comment on column workspace.changes.position is
+  'Its place in the feed, see workspace.next_position; 0: made before there was a feed.';
+
+create table workspace.numbering (
+  singleton boolean not null default true,
+  era bigint not null,
+  made_in oid,
+  made_by xid,
+  constraint numbering_pkey primary key (singleton),
+  constraint numbering_has_one_row check (singleton)
+);
+comment on table workspace.numbering is
+  'One row: what the positions of changes begin with, for as long as the database counts its transactions as it does. A dump takes the row along into another cluster, which counts differently; but there it stands in another table and was written by another transaction than it says. Then the next change begins a new era, and positions go on rising.';
+comment on column workspace.numbering.era is 'Positions are the era times 2^45, plus a transaction id.';
+comment on column workspace.numbering.made_in is 'The table, by its oid, that the row was made in.';
+comment on column workspace.numbering.made_by is 'The transaction that made it, or its savepoint: its xmin.';
+
+insert into workspace.numbering (era) values (0);
+update workspace.numbering as n set made_in = n.tableoid, made_by = n.xmin;
 
 create type workspace.change as (
   workspace_id uuid,
