@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from .calls import Call, Row, Statement, columns, each, sync
+from .calls import Call, Row, Statement, columns, each, one, scalar, sync
 from .errors import InvalidArgument
 
 
@@ -176,8 +176,107 @@ def deprecations_call() -> Call[list[Deprecation]]:
     return Call(_DEPRECATIONS, {})
 
 
+@dataclass(frozen=True, slots=True)
+class FeedEntry:
+    """One committed change in the feed; the fields it shares with `HistoryEntry` mean the same."""
+
+    cursor: str
+    """For `changes_after` and `follow_changes`: to go on behind this change."""
+    workspace_id: UUID
+    version: int
+    action: str
+    changed: bool
+    previous_runtime: str | None
+    runtime: str | None
+    previous_model: str | None
+    model: str | None
+    model_source: str
+    provider: str | None
+    billed_to: str | None
+    actor: str
+    request_id: str | None
+    changed_at: datetime
+    secret: str | None
+    needs_restart: bool
+    """An agent that ran before does not have this runtime and model yet."""
+
+
+_CHANGES_AFTER = Statement(
+    f"""
+    select {columns(FeedEntry)} from fleet.changes_after(
+        cursor => %(cursor)s::text, batch => %(batch)s::integer)
+    """,
+    each(FeedEntry),
+    reads_only=True,
+)
+
+
+def changes_after_call(cursor: str | None = None, *, batch: int = 1000) -> Call[list[FeedEntry]]:
+    """List the committed changes of all workspaces behind a cursor; none if there are no more yet.
+
+    From cursor to cursor each change comes exactly once, a workspace's in the order of their
+    versions. Without a cursor it begins with the oldest change that was not pruned. See
+    `follow_changes`, which does this for ever.
+
+    Raises: EncryptionKeyMissing; InvalidArgument, also if the cursor is older than changes that
+    were pruned or ahead of this database: then take `current_cursor` and read the workspaces anew.
+    """
+    return Call(_CHANGES_AFTER, {"cursor": cursor, "batch": batch})
+
+
+_CURRENT_CURSOR = Statement("select fleet.current_cursor()", scalar, reads_only=True)
+
+
+def current_cursor_call() -> Call[str]:
+    """Return the cursor of now, behind which every change comes that is committed from now on.
+
+    To take over the state of all workspaces and then keep it up to date: first get this, then read
+    them, then follow.
+    """
+    return Call(_CURRENT_CURSOR, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What one batch of `prune_changes` did."""
+
+    pruned: int
+    """How many changes it took away."""
+    cursor: str | None
+    """Where the next batch begins."""
+    finished: bool
+    """Nothing that is old enough is left behind it."""
+
+
+_PRUNE_CHANGES = Statement(
+    f"""
+    select {columns(Pruning)} from fleet.prune_changes(
+        before => %(before)s::timestamptz, batch => %(batch)s::integer,
+        cursor => %(cursor)s::text)
+    """,
+    one(Pruning),
+)
+
+
+def prune_changes_call(
+    before: datetime, *, batch: int = 1000, cursor: str | None = None
+) -> Call[Pruning]:
+    """Take changes that were made before a time out of the history and the feed, one batch.
+
+    Repeat it, each time in a transaction of its own, with the cursor it returned until it says
+    finished. Of each workspace stay the first change, the last, and the last with a model on each
+    runtime; answers to a `request_id` stay for 7 days.
+
+    Raises: InvalidArgument.
+    """
+    return Call(_PRUNE_CHANGES, {"before": before, "batch": batch, "cursor": cursor})
+
+
 load_registry = sync(load_registry_call)
 restore_registry = sync(restore_registry_call)
 revisions = sync(revisions_call)
 revision_manifest = sync(revision_manifest_call)
 deprecations = sync(deprecations_call)
+changes_after = sync(changes_after_call)
+current_cursor = sync(current_cursor_call)
+prune_changes = sync(prune_changes_call)

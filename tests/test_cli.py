@@ -21,12 +21,15 @@ from typer.testing import CliRunner, Result
 
 from databases import Database, wait_until_blocked
 from pyapi import (
+    change_runtime,
     create_workspace,
     get_secret,
     get_workspace,
+    history,
     keyring,
     list_runtimes,
     schema,
+    set_model,
 )
 from pyapi.cli.app import app
 from pyapi.cli.database import named
@@ -1088,3 +1091,50 @@ def test_an_embedded_server_that_cannot_start_is_said_in_a_sentence() -> None:
     assert done.returncode == Exit.UNAVAILABLE
     assert "Traceback" not in done.stderr
     assert "/dev/null/home" in done.stderr
+
+
+# The feed
+
+
+def test_changes_are_listed_from_a_cursor_on(
+    run: Run, ws: str, db: psycopg.Connection[Any]
+) -> None:
+    succeed(run("change", ws, "google-adk"))
+    first, second = json.loads(succeed(run("changes", "--json")))
+    assert list(first) == fields(db, "fleet.feed_entry")
+    assert (first["workspace_id"], first["version"]) == (ws, 1)
+    assert json.loads(succeed(run("changes", "--limit", "1", "--json"))) == [first]
+    assert json.loads(succeed(run("changes", "--after", first["cursor"], "--json"))) == [second]
+    assert json.loads(succeed(run("changes", "--after", "now", "--json"))) == []
+    assert second["cursor"] in succeed(run("changes")).splitlines()[2]
+    assert run("changes", "--after", "x").exit_code == Exit.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
+def test_changes_are_followed_line_by_line(
+    database: Database, ws: str, db: psycopg.Connection[Any], as_json: bool
+) -> None:
+    command = [SCRIPT, "--database", database.dsn, "changes", "--follow", *["--json"] * as_json]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
+        assert it.stdout
+        first = it.stdout.readline()
+        change_runtime(db, ws, "google-adk")
+        second = it.stdout.readline()
+        it.send_signal(signal.SIGINT)
+        assert it.wait() == Exit.INTERRUPTED
+    for version, line in enumerate([first, second], start=1):
+        if as_json:
+            assert (json.loads(line)["workspace_id"], json.loads(line)["version"]) == (ws, version)
+        else:
+            assert f"{ws}  {version}  " in line
+
+
+def test_old_changes_are_pruned_in_batches(run: Run, ws: str, db: psycopg.Connection[Any]) -> None:
+    for model in ("opus", KIMI) * 3:
+        set_model(db, ws, model)
+    assert succeed(run("fleet", "prune", "--before", "2020-01-01")) == "Pruned 0 changes.\n"
+    prune = ("fleet", "prune", "--before", "9999-01-01T00:00+01:00", "--batch", "2", "--json")
+    assert json.loads(succeed(run(*prune))) == {"pruned": 5}
+    assert [entry.version for entry in history(db, ws)] == [1, 7]
+    assert run("fleet", "prune", "--before", "yesterday").exit_code == Exit.USAGE
+    assert run("fleet", "prune").exit_code == Exit.USAGE

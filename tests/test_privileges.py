@@ -30,7 +30,7 @@ MAY_CALL: dict[str, set[str]] = {
     ADMIN: OPERATING | {
         "fleet.load_registry", "fleet.restore_registry", "fleet.revisions",
         "fleet.revision_manifest", "fleet.deprecations",
-        "fleet.load_registry", "fleet.changes_after", "fleet.current_cursor",
+        "fleet.changes_after", "fleet.current_cursor",
         "fleet.prune_changes",
         "keyring.init", "keyring.rotate", "keyring.rewrap", "keyring.reseal", "keyring.retire",
         "keyring.status",
@@ -135,7 +135,7 @@ ANSWERS = {
     "workspace.change", "workspace.state", "workspace.history_entry", "registry.runtime_entry",
     "registry.model_entry", "fleet.registry_load", "workspace.secret_entry",
     "keyring.reseal_progress", "keyring.status_entry", "fleet.revision", "fleet.deprecation",
-    "keyring.reseal_progress", "keyring.status_entry", "fleet.feed_entry", "fleet.pruning",
+    "fleet.feed_entry", "fleet.pruning",
 }  # fmt: skip
 
 

@@ -29,8 +29,10 @@ from databases import Database, in_thread, wait_until_blocked
 from pyapi import (
     Change,
     Deprecation,
+    FeedEntry,
     HistoryEntry,
     ModelEntry,
+    Pruning,
     RegistryError,
     RegistryLoad,
     Revision,
@@ -39,8 +41,10 @@ from pyapi import (
     Workspace,
     aio,
     change_runtime,
+    changes_after,
     clear_model,
     create_workspace,
+    current_cursor,
     default_model,
     delete_secret,
     delete_workspace,
@@ -54,6 +58,7 @@ from pyapi import (
     load_registry,
     menu,
     preview_runtime_change,
+    prune_changes,
     resolve,
     restore_registry,
     revision_manifest,
@@ -92,7 +97,13 @@ from support import Conn, one
 
 KIMI = "moonshot/kimi-k2.6"
 GEMINI = "platform:gemini-2.5-pro"
-FUNCTIONS = sorted(name for name in pyapi.__all__ if inspect.isfunction(getattr(pyapi, name)))
+# Those that call one of the database's functions.
+FUNCTIONS = sorted(
+    name
+    for name in pyapi.__all__
+    if inspect.isfunction(function := getattr(pyapi, name))
+    and "conn" in inspect.signature(function).parameters
+)
 
 
 def workspace(conn: Conn, runtime: str = "claude-code", model: str | None = KIMI) -> UUID:
@@ -302,6 +313,8 @@ def test_deprecated_models_and_who_uses_them_can_be_read(conn: Conn) -> None:
         ("fleet.registry_load", RegistryLoad),
         ("fleet.revision", Revision),
         ("fleet.deprecation", Deprecation),
+        ("fleet.feed_entry", FeedEntry),
+        ("fleet.pruning", Pruning),
     ],
 )
 def test_a_result_has_the_fields_of_its_sql_type(
@@ -424,6 +437,9 @@ def test_a_call_is_one_statement(database: Database, tmp_path: Path) -> None:
         lambda: revisions(conn),
         lambda: revision_manifest(conn),
         lambda: deprecations(conn),
+        lambda: changes_after(conn),
+        lambda: current_cursor(conn),
+        lambda: prune_changes(conn, datetime.now(UTC)),
     ]
     assert len(calls) == len(FUNCTIONS)
     for number, call in enumerate(calls):

@@ -5,8 +5,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any
+
+import psycopg
+
 from .. import fleet, registry, workspace
 from ..calls import coroutine
+from ..errors import RegistryError
+from ..follow import LISTEN, raise_unless_passing
 
 create_workspace = coroutine(workspace.create_workspace_call)
 change_runtime = coroutine(workspace.change_runtime_call)
@@ -32,15 +41,72 @@ restore_registry = coroutine(fleet.restore_registry_call)
 revisions = coroutine(fleet.revisions_call)
 revision_manifest = coroutine(fleet.revision_manifest_call)
 deprecations = coroutine(fleet.deprecations_call)
+changes_after = coroutine(fleet.changes_after_call)
+current_cursor = coroutine(fleet.current_cursor_call)
+prune_changes = coroutine(fleet.prune_changes_call)
+
+Opened = AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]
+
+
+async def follow_changes(
+    connect: Callable[[], Opened | Awaitable[Opened]],
+    cursor: str | None = None,
+    *,
+    batch: int = 1000,
+    poll: float = 1.0,
+    listen: bool = False,
+    stop: asyncio.Event | None = None,
+) -> AsyncIterator[fleet.FeedEntry]:
+    """Yield every committed change behind a cursor, as `pyapi.follow_changes` does.
+
+    `connect` opens a connection: a pool's `connection`, or
+    `partial(psycopg.AsyncConnection.connect, conninfo)`.
+    """
+    stop = stop or asyncio.Event()
+    reached = False
+    while not stop.is_set():
+        try:
+            opened = connect()
+            async with await opened if isinstance(opened, Awaitable) else opened as conn:
+                if listen:
+                    await conn.execute(LISTEN)
+                while not stop.is_set():
+                    page = await changes_after(conn, cursor, batch=batch)
+                    await conn.commit()
+                    reached = True
+                    for entry in page:
+                        cursor = entry.cursor
+                        yield entry
+                        if stop.is_set():
+                            return
+                    if len(page) == batch:
+                        continue
+                    if listen:
+                        async for _ in conn.notifies(timeout=poll, stop_after=1):
+                            pass
+                    else:
+                        await _wait(stop, poll)
+        except (psycopg.Error, RegistryError) as error:
+            raise_unless_passing(error, reached)
+            await _wait(stop, poll)
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
 
 __all__ = [
     "change_runtime",
+    "changes_after",
     "clear_model",
     "create_workspace",
+    "current_cursor",
     "default_model",
     "delete_secret",
     "delete_workspace",
     "deprecations",
+    "follow_changes",
     "get_secret",
     "get_workspace",
     "history",
@@ -50,6 +116,7 @@ __all__ = [
     "load_registry",
     "menu",
     "preview_runtime_change",
+    "prune_changes",
     "resolve",
     "restore_registry",
     "revision_manifest",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import shutil
 import sys
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, NoReturn, ParamSpec
@@ -16,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import demo as story
-from .. import fleet, keyring, registry, schema, workspace
+from .. import fleet, follow_changes, keyring, registry, schema, workspace
 from ..embedded import EmbeddedError
 from ..errors import RegistryError, translate
 from ..keyring import Kek
@@ -56,6 +57,9 @@ _secret = typer.Typer(no_args_is_help=True, help="The secrets of workspaces besi
 _keyring = typer.Typer(no_args_is_help=True, help="The keys that seal the secrets.")
 app.add_typer(_secret, name="secret")
 app.add_typer(_keyring, name="keyring")
+
+_fleet = typer.Typer(no_args_is_help=True, help="All workspaces at once.")
+app.add_typer(_fleet, name="fleet")
 
 _Database = Annotated[
     str | None,
@@ -503,6 +507,98 @@ def history(options: Options, ws: _Ws) -> None:
         "actor": lambda entry: entry.actor,
     }
     _print_entries(options, entries, columns)
+
+
+# The fleet
+
+
+@_command()
+def changes(
+    options: Options,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after",
+            metavar="CURSOR",
+            help="Begin behind this cursor, or with what is committed from `now` on; else with the "
+            "oldest change that was not pruned.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=10000, help="So many at most.")
+    ] = 1000,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait for more; with --json, one object a line.")
+    ] = False,
+) -> None:
+    """List the committed changes of all workspaces; a workspace's are in order."""
+    with database.opened(options) as target:
+        with target.connected() as conn:
+            if after == "now":
+                after = fleet.current_cursor(conn)
+            if not follow:
+                entries = fleet.changes_after(conn, after, batch=limit)
+                _print_entries(options, entries, _FEED)
+                return
+        for entry in follow_changes(target.connected, after, batch=limit):
+            _print_line(options, entry, _FEED.values())
+
+
+_FEED: dict[str, Callable[[fleet.FeedEntry], object]] = {
+    "at (UTC)": lambda entry: entry.changed_at,
+    "workspace": lambda entry: entry.workspace_id,
+    "version": lambda entry: entry.version,
+    "action": lambda entry: entry.action + " (no change)" * (not entry.changed),
+    "runtime": lambda entry: entry.runtime,
+    "model": lambda entry: entry.model,
+    "actor": lambda entry: entry.actor,
+    "cursor": lambda entry: entry.cursor,
+}
+
+
+def _print_line(
+    options: Options, entry: object, columns: Iterable[Callable[[Any], object]]
+) -> None:
+    """Print one entry of a list that goes on, and let whoever reads it have it now."""
+    if options.as_json:
+        output.print_json(entry, indent=None)
+    else:
+        print("  ".join(output.cell(value(entry)).plain for value in columns))
+    sys.stdout.flush()
+
+
+def _time(text: str) -> datetime:
+    """Read a date or a time; without an offset it is in UTC."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter("not a time such as 2026-01-31 or 2026-01-31T12:00Z") from error
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+@_command(_fleet)
+def prune(
+    options: Options,
+    before: Annotated[
+        datetime,
+        typer.Option(
+            "--before", metavar="TIME", parser=_time, help="Take what is older than this."
+        ),
+    ],
+    batch: Annotated[
+        int, typer.Option("--batch", metavar="N", min=1, max=10000, help="So many a transaction.")
+    ] = 1000,
+) -> None:
+    """Take old changes out of the history; what restore and the newest version need stays."""
+    pruned, cursor, finished = 0, None, False
+    with database.connection(options) as conn:
+        while not finished:
+            done = fleet.prune_changes(conn, before, batch=batch, cursor=cursor)
+            pruned, cursor, finished = pruned + done.pruned, done.cursor, done.finished
+    if options.as_json:
+        output.print_json({"pruned": pruned})
+    else:
+        print(f"Pruned {pruned} changes.")
 
 
 # Secrets

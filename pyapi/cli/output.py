@@ -35,12 +35,13 @@ _SHORT = 10  # entries of a list that a refusal shows
 _PIPE_WIDTH = 10_000
 
 
-def print_json(document: object, to: TextIO | None = None) -> None:
+def print_json(document: object, to: TextIO | None = None, indent: int | None = 2) -> None:
     """Print one JSON document and a newline to `to`, by default standard output.
 
-    Dataclasses become objects whose keys are the SQL fields; uuids and times become text.
+    Dataclasses become objects whose keys are the SQL fields; uuids and times become text. Without
+    an `indent` it is all on one line.
     """
-    json.dump(document, to or sys.stdout, default=_as_json, indent=2)
+    json.dump(document, to or sys.stdout, default=_as_json, indent=indent)
     print(file=to or sys.stdout)
 
 
