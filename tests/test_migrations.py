@@ -587,7 +587,6 @@ def test_the_wheel_alone_migrates_loads_and_changes(
     ws = UUID(created["workspace_id"])
     changed = json.loads(run(command, "change", str(ws), "google-adk", "--json"))
     assert (changed["model"], changed["model_was_reset"]) == ("platform:gemini-2.5-pro", True)
-    assert json.loads(run(command, "uninstall", "--discard-workspaces", "--json"))["undone"] == [
-        head
-    ]
+    undone = json.loads(run(command, "uninstall", "--discard-workspaces", "--json"))["undone"]
+    assert undone == REVISIONS[::-1]
     assert list(elsewhere.iterdir()) == []
