@@ -252,7 +252,7 @@ _INIT: Statement[int] = Statement("select keyring.init()", scalar)
 def init_call() -> Call[int]:
     """Turn encryption on: make the first key, wrapped by the session's KEK; return its id.
 
-    From now on what is written is sealed, and sessions need the KEK. What is stored plain stays
+    From now on what is set is sealed, and sessions need the KEK. What is stored plain stays
     readable until `reseal` seals it.
 
     Raises: EncryptionKeyMissing, InvalidArgument, KeyringExists, IsolationUnsupported.

@@ -496,7 +496,7 @@ def test_migrate_load_and_uninstall(empty_database: Callable[[], Database]) -> N
     head = schema.head_revision()
     assert json.loads(succeed(run("migrate", "--json"))) == {
         "revision": head,
-        "applied": ["0001", "0002"],
+        "applied": ["0001", "0002", "0003"],
     }
     assert succeed(run("migrate")) == f"Nothing to do: the database is at revision {head}.\n"
     assert "Revision 1 is loaded" in succeed(run("load"))
@@ -505,7 +505,7 @@ def test_migrate_load_and_uninstall(empty_database: Callable[[], Database]) -> N
     assert run("uninstall").exit_code == Exit.CONFLICT
     assert schema.current_revision(database.dsn) == head
     undone = json.loads(succeed(run("uninstall", "--discard-workspaces", "--json")))
-    assert undone == {"revision": None, "undone": ["0002", "0001"]}
+    assert undone == {"revision": None, "undone": ["0003", "0002", "0001"]}
     assert "not installed" in succeed(run("uninstall"))
     assert schema.current_revision(database.dsn) is None
 

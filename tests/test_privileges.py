@@ -109,6 +109,11 @@ def test_no_role_has_any_right_on_a_table(with_nobody: Conn, role: str) -> None:
         " where c.relnamespace::regnamespace::text = any(%s) and c.relkind not in ('i', 'c')",
         [SCHEMAS],
     ).fetchall()
+    sequences = [relation for relation, kind in relations if kind == "S"]
+    for sequence in sequences:
+        query = "select has_sequence_privilege(%s, %s, 'usage,select,update')"
+        assert one(with_nobody, query, role, sequence) is False, sequence
+    relations = [entry for entry in relations if entry[0] not in sequences]
     assert len(relations) >= 11
     for relation, kind in relations:
         assert kind == "r", f"{relation} is of a kind this test does not know"

@@ -73,19 +73,21 @@ begin
 end
 $$;
 
+drop index keyring.keys_active_key;
+drop sequence keyring.key_ids;
 drop table keyring.keys;
-drop type keyring.data_key, keyring.reseal_progress, keyring.status_entry, workspace.secret_entry, workspace.key_use;
-comment on schema keyring is 'How secrets are sealed. seal and unseal are the only door to a secret''s value.';
-
+alter type workspace.snapshot drop attribute credentials;
+alter type workspace.history_entry drop attribute secret;
 alter table workspace.changes drop column secret;
+drop type keyring.data_key;
+drop type keyring.reseal_progress;
+drop type keyring.status_entry;
+drop type workspace.secret_entry;
+drop type workspace.key_use;
 comment on table workspace.changes is
   'Every write to a workspace, in order; nothing is updated or deleted here. It outlives its workspace.';
-
-alter type workspace.snapshot drop attribute credentials;
-comment on type workspace.snapshot is 'Internal: what a decision about a workspace starts from.';
-
-alter type workspace.history_entry drop attribute secret;
 comment on type workspace.history_entry is 'One change of a workspace, with its models readable; a model that cannot be read any more is null.';
+comment on type workspace.snapshot is 'Internal: what a decision about a workspace starts from.';
 
 create or replace function keyring.seal(ws uuid, name text, value text)
 returns keyring.sealed_value
@@ -972,11 +974,26 @@ It waits for all transactions that have decided by the current registry, and new
 give it a transaction of its own, and on a busy server a lock_timeout. At most 100 problems are listed.
 Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED.';
 
--- Who may call what.
 revoke all on schema keyring from runtime_registry_admin;
 
+-- Who may call what.
 revoke all on all functions in schema registry, keyring, workspace, fleet from public;
 
+-- Whoever can use a table's row type can put it into a table of their own, and so stand in the way of a later revision.
+-- The types of results stay usable.
+revoke all on type
+  registry.alembic_version, registry.state, registry.revisions, registry.providers, registry.runtimes, registry.arms,
+  registry.models, registry.claims, registry.equivalents, registry.routing, registry.manifest_problem,
+  keyring.sealed_value,
+  workspace.workspaces, workspace.secrets, workspace.changes, workspace.snapshot, workspace.decision
+from public;
+
+grant usage on schema registry, workspace
+  to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
+grant usage on schema fleet
+  to runtime_registry_admin;
+
+-- Readers, and with them everybody.
 grant execute on function
   registry.resolve(text, text, text[]),
   registry.default_model(text),

@@ -1,7 +1,7 @@
 -- Secrets can be sealed: the keyring, secrets besides the model, and the names of credentials in decisions. What is stored
 -- stays as it is, plain, until keyring.init and keyring.reseal are called.
 
--- Functions whose arguments or results change.
+-- Functions that go, or whose arguments or results change.
 drop function
   fleet.unroutable_workspaces(),
   keyring.seal(uuid,text,text),
@@ -12,6 +12,10 @@ drop function
   workspace.recorded_answer(uuid,text,text,text,text,boolean),
   workspace.store_model(uuid,text),
   workspace.write_change(workspace.snapshot,workspace.decision,text,boolean,text);
+
+create sequence keyring.key_ids as integer;
+comment on sequence keyring.key_ids is
+  'The ids of keys. None is given twice, not even when the keys are lost: something may still refer to them.';
 
 create table keyring.keys (
   id integer not null,
@@ -57,16 +61,10 @@ comment on type keyring.status_entry is
 key_id: the key; null: what is stored plain. state: active, retired, plain, or missing (values refer to it, but the keyring does not have it).
 secrets, history: how many secrets, and models in the history, it seals. unreadable: how many of them do not open; null: not tried.';
 
-comment on schema keyring is 'How secrets are sealed. seal and unseal are the only door to a secret''s value.';
-
 alter table workspace.changes add column secret text collate "C";
-comment on column workspace.changes.secret is 'The secret that set_secret or delete_secret changed; null: the model''s or none.';
 comment on table workspace.changes is
   'Every write to a workspace, in order; nothing is deleted here, and only keyring.reseal rewrites sealed bytes. It outlives its workspace.';
-
-alter type workspace.snapshot add attribute credentials text[];
-comment on type workspace.snapshot is
-  'Internal: what a decision about a workspace starts from. credentials: the names of its secrets besides MODEL.';
+comment on column workspace.changes.secret is 'The secret that set_secret or delete_secret changed; null: the model''s or none.';
 
 alter type workspace.history_entry add attribute secret text;
 comment on type workspace.history_entry is
@@ -86,6 +84,10 @@ create type workspace.key_use as (
   unreadable bigint
 );
 comment on type workspace.key_use is 'Internal: how many values a key sealed (null: stored plain), and how many of them do not open.';
+
+alter type workspace.snapshot add attribute credentials text[];
+comment on type workspace.snapshot is
+  'Internal: what a decision about a workspace starts from. credentials: the names of its secrets besides MODEL.';
 
 -- Internal. Whoever locks a whole table to see all that was written before it calls this first: above READ COMMITTED a
 -- snapshot from before the lock would hide what was written until then.
@@ -425,8 +427,7 @@ declare
 begin
   update keyring.keys as k set state = 'retired', retired_at = moment where k.state = 'active';
 
-  -- The newest key is the active one and never removed, so no id is used twice.
-  key.key_id := (select coalesce(max(k.id), 0) + 1 from keyring.keys as k);
+  key.key_id := nextval('keyring.key_ids');
   key.secret := keyring.random_key();
   wrapped := keyring.wrap(key, add_key.kek);
   insert into keyring.keys (id, wrapped, state, created_at)
@@ -544,8 +545,8 @@ $$;
 comment on function keyring.init() is
   'Turns encryption on by making the first key.
 It is wrapped by the session''s key-encryption key: the setting runtime_registry.kek, 32 random bytes in base64 or hex. Returns the key''s id.
-From now on every secret that is written is sealed, and sessions that write or read models need the setting. What is stored plain stays
-readable; keyring.reseal seals it.
+From now on every model and secret that is set is sealed, and sessions that write or read them need the setting. What is stored plain stays so,
+also in rows of the history that repeat it, until keyring.reseal seals it.
 Errors: ENCRYPTION_KEY_MISSING, INVALID_ARGUMENT (the setting is no such key), KEYRING_EXISTS, ISOLATION_UNSUPPORTED.';
 
 create or replace function keyring.rotate()

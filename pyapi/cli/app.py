@@ -681,7 +681,7 @@ def init(options: Options) -> None:
     if options.as_json:
         output.print_json({"key_id": key_id})
     else:
-        print(f"Key {key_id} is active: what is written from now on is sealed.")
+        print(f"Key {key_id} is active: what is set from now on is sealed.")
         print("What is stored plain is sealed by: runtime-registry keyring reseal")
 
 
@@ -716,7 +716,7 @@ def rotate(options: Options, batch: _Batch = 1000) -> None:
     with database.connection(options, loaded=False) as conn:
         key_id = keyring.rotate(conn)
         if not options.as_json:
-            print(f"Key {key_id} is active: what is written from now on is sealed by it.")
+            print(f"Key {key_id} is active: what is set from now on is sealed by it.")
         _reseal(options, conn, batch, {"key_id": key_id})
 
 

@@ -12,8 +12,7 @@ declare
 begin
   update keyring.keys as k set state = 'retired', retired_at = moment where k.state = 'active';
 
-  -- The newest key is the active one and never removed, so no id is used twice.
-  key.key_id := (select coalesce(max(k.id), 0) + 1 from keyring.keys as k);
+  key.key_id := nextval('keyring.key_ids');
   key.secret := keyring.random_key();
   wrapped := keyring.wrap(key, add_key.kek);
   insert into keyring.keys (id, wrapped, state, created_at)

@@ -21,6 +21,6 @@ $$;
 comment on function keyring.init() is
   'Turns encryption on by making the first key.
 It is wrapped by the session''s key-encryption key: the setting runtime_registry.kek, 32 random bytes in base64 or hex. Returns the key''s id.
-From now on every secret that is written is sealed, and sessions that write or read models need the setting. What is stored plain stays
-readable; keyring.reseal seals it.
+From now on every model and secret that is set is sealed, and sessions that write or read them need the setting. What is stored plain stays so,
+also in rows of the history that repeat it, until keyring.reseal seals it.
 Errors: ENCRYPTION_KEY_MISSING, INVALID_ARGUMENT (the setting is no such key), KEYRING_EXISTS, ISOLATION_UNSUPPORTED.';

@@ -8,6 +8,10 @@
 create schema keyring;
 comment on schema keyring is 'How secrets are sealed. seal and unseal are the only door to a secret''s value.';
 
+create sequence keyring.key_ids as integer;
+comment on sequence keyring.key_ids is
+  'The ids of keys. None is given twice, not even when the keys are lost: something may still refer to them.';
+
 create table keyring.keys (
   id integer not null,
   wrapped bytea not null,

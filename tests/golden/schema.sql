@@ -90,6 +90,116 @@ COMMENT ON EXTENSION pgcrypto IS 'cryptographic functions';
 
 
 --
+-- Name: deprecation; Type: TYPE; Schema: fleet; Owner: -
+--
+
+CREATE TYPE fleet.deprecation AS (
+	workspace_id uuid,
+	runtime text,
+	model text,
+	deprecated_at timestamp with time zone,
+	sunset_at timestamp with time zone,
+	successor text
+);
+
+
+--
+-- Name: TYPE deprecation; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TYPE fleet.deprecation IS 'A workspace with a deprecated model.
+deprecated_at: from when on the model should not be used; it may lie ahead. sunset_at: from when on it is not going to work; null: not known.
+successor: the model to use instead; null: none is named.';
+
+
+--
+-- Name: feed_entry; Type: TYPE; Schema: fleet; Owner: -
+--
+
+CREATE TYPE fleet.feed_entry AS (
+	cursor text,
+	workspace_id uuid,
+	version bigint,
+	action text,
+	changed boolean,
+	previous_runtime text,
+	runtime text,
+	previous_model text,
+	model text,
+	model_source text,
+	provider text,
+	billed_to text,
+	actor text,
+	request_id text,
+	changed_at timestamp with time zone,
+	secret text,
+	needs_restart boolean
+);
+
+
+--
+-- Name: TYPE feed_entry; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TYPE fleet.feed_entry IS 'One change in the feed. cursor: for fleet.changes_after, to go on behind this change. needs_restart: an agent that ran before does not have
+this pair yet. The rest is as in workspace.history.';
+
+
+--
+-- Name: pair; Type: TYPE; Schema: fleet; Owner: -
+--
+
+CREATE TYPE fleet.pair AS (
+	runtime text,
+	model text
+);
+
+
+--
+-- Name: TYPE pair; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TYPE fleet.pair IS 'Internal: a runtime and a model.';
+
+
+--
+-- Name: place; Type: TYPE; Schema: fleet; Owner: -
+--
+
+CREATE TYPE fleet.place AS (
+	"position" bigint,
+	workspace_id uuid,
+	version bigint,
+	prunings bigint
+);
+
+
+--
+-- Name: TYPE place; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TYPE fleet.place IS 'Internal: a cursor, taken apart: a place in the feed, and how often there had been pruning when it was given out.';
+
+
+--
+-- Name: pruning; Type: TYPE; Schema: fleet; Owner: -
+--
+
+CREATE TYPE fleet.pruning AS (
+	pruned bigint,
+	cursor text,
+	finished boolean
+);
+
+
+--
+-- Name: TYPE pruning; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TYPE fleet.pruning IS 'What one batch of fleet.prune_changes did. pruned: how many changes it took away. cursor: where the next batch begins. finished: nothing that is old enough is left behind it.';
+
+
+--
 -- Name: registry_load; Type: TYPE; Schema: fleet; Owner: -
 --
 
@@ -109,9 +219,54 @@ CREATE TYPE fleet.registry_load AS (
 
 COMMENT ON TYPE fleet.registry_load IS 'What loading a manifest did, or would do.
 revision: the registry''s revision now. loaded: whether the manifest was loaded.
-added, removed, changed: arrays of the providers, runtimes, arms, models and equivalents concerned, each an object with its kind and names,
-a changed one with what differs before (from) and after (to).
-orphans: the workspaces whose model this manifest leaves unroutable, an array of objects with workspace_id and runtime.';
+added, removed, changed: arrays of objects, each with its kind (provider, runtime, arm, model or equivalent), the names that identify it, and
+what the registry said of it before and says after, as far as that differs. In changed there is also the kind order: of a list
+(of providers, runtimes, a runtime''s providers or an arm''s models), those that have changed places.
+orphans: the workspaces whose model this manifest leaves unroutable, an array of objects with workspace_id, runtime, model, and what a reset
+would give them: reset_model and reset_source (equivalent or default; both null where there is nothing).';
+
+
+--
+-- Name: revision; Type: TYPE; Schema: fleet; Owner: -
+--
+
+CREATE TYPE fleet.revision AS (
+	revision bigint,
+	loaded_at timestamp with time zone,
+	loaded_by text,
+	restored_from bigint,
+	is_current boolean,
+	providers bigint,
+	runtimes bigint,
+	models bigint
+);
+
+
+--
+-- Name: TYPE revision; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TYPE fleet.revision IS 'One registry that was loaded.
+restored_from: the older revision it is a copy of, if it was loaded with fleet.restore_registry. is_current: it is the one that counts.
+providers, runtimes, models: how many it has; a model counts once for each runtime.';
+
+
+--
+-- Name: stored_model; Type: TYPE; Schema: fleet; Owner: -
+--
+
+CREATE TYPE fleet.stored_model AS (
+	workspace_id uuid,
+	runtime text,
+	model text
+);
+
+
+--
+-- Name: TYPE stored_model; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TYPE fleet.stored_model IS 'Internal: a workspace that has a model; null if it cannot be read.';
 
 
 --
@@ -219,7 +374,10 @@ CREATE TYPE registry.model_entry AS (
 	model text,
 	provider text,
 	billed_to text,
-	is_default boolean
+	is_default boolean,
+	deprecated_at timestamp with time zone,
+	sunset_at timestamp with time zone,
+	successor text
 );
 
 
@@ -237,7 +395,9 @@ COMMENT ON TYPE registry.model_entry IS 'One registered model, as registry.list_
 CREATE TYPE registry.routing AS (
 	routable boolean,
 	provider text,
-	billed_to text
+	billed_to text,
+	deprecated boolean,
+	sunset_at timestamp with time zone
 );
 
 
@@ -245,7 +405,7 @@ CREATE TYPE registry.routing AS (
 -- Name: TYPE routing; Type: COMMENT; Schema: registry; Owner: -
 --
 
-COMMENT ON TYPE registry.routing IS 'Internal: whether a runtime can run a model, who serves it and who pays. Provider is null where any model is accepted and no arm claims it.';
+COMMENT ON TYPE registry.routing IS 'Internal: whether a runtime can run a model, who serves it, who pays and for how long. Provider is null where any model is accepted and no arm claims it. Deprecated is null where no arm lists the id.';
 
 
 --
@@ -285,7 +445,9 @@ CREATE TYPE workspace.change AS (
 	provider text,
 	billed_to text,
 	billing_changed boolean,
-	needs_restart boolean
+	needs_restart boolean,
+	model_deprecated boolean,
+	model_sunset_at timestamp with time zone
 );
 
 
@@ -300,7 +462,8 @@ model_source: why it is this model: requested (the caller asked for it), kept (r
 runtime), equivalent (the same model under this runtime''s id), default (the runtime''s) or none (there is none).
 model_was_reset: true for restored, equivalent and default: an orphaned model was replaced.
 provider, billed_to: who serves the model and who pays. billing_changed: it is known who pays and who paid before, and they are not the same.
-needs_restart: the running agent does not have this pair yet.';
+needs_restart: the running agent does not have this pair yet.
+model_deprecated: the model is registered, but should not be used any more. model_sunset_at: when it ends, if that is known.';
 
 
 --
@@ -312,7 +475,9 @@ CREATE TYPE workspace.decision AS (
 	model text,
 	model_source text,
 	provider text,
-	billed_to text
+	billed_to text,
+	model_deprecated boolean,
+	model_sunset_at timestamp with time zone
 );
 
 
@@ -427,7 +592,9 @@ CREATE TYPE workspace.state AS (
 	billed_to text,
 	version bigint,
 	created_at timestamp with time zone,
-	updated_at timestamp with time zone
+	updated_at timestamp with time zone,
+	model_deprecated boolean,
+	model_sunset_at timestamp with time zone
 );
 
 
@@ -435,7 +602,227 @@ CREATE TYPE workspace.state AS (
 -- Name: TYPE state; Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON TYPE workspace.state IS 'A workspace as it is. model_registered: whether its model is routable on its runtime; null without a model.';
+COMMENT ON TYPE workspace.state IS 'A workspace as it is. model_registered: whether its model is routable on its runtime; null without a model.
+model_deprecated: the model is registered, but should not be used any more. model_sunset_at: when it ends, if that is known.';
+
+
+--
+-- Name: changes_after(text, integer); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.changes_after(cursor text DEFAULT NULL::text, batch integer DEFAULT 1000) RETURNS SETOF fleet.feed_entry
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  -- A stable function and all it calls see one snapshot.
+  place constant fleet.place := fleet.parse_cursor(changes_after.cursor);
+  feed_end constant bigint := fleet.feed_end();
+  with_key constant keyring.data_key := keyring.active_key();
+begin
+  perform fleet.check_batch(changes_after.batch);
+  -- A standby may be behind the server that gave the cursor.
+  if place.position > feed_end and not pg_is_in_recovery() then
+    perform registry.invalid_argument('cursor', 'is ahead of this database');
+  end if;
+  if changes_after.cursor is not null and exists (
+    select
+    from fleet.retention as r
+    where r.prunings > place.prunings
+      and (r.position, r.workspace_id, r.version) > (place.position, place.workspace_id, place.version)
+  ) then
+    perform registry.invalid_argument('cursor', 'is older than changes that were pruned');
+  end if;
+
+  return query
+    select
+      concat_ws('.', c.position, c.workspace_id, c.version, coalesce((select r.prunings from fleet.retention as r), 0)),
+      c.workspace_id,
+      c.version,
+      c.action,
+      c.changed,
+      c.previous_runtime::text,
+      c.runtime::text,
+      keyring.unseal(with_key, c.workspace_id, 'MODEL', c.previous_sealed, c.previous_key_id),
+      keyring.unseal(with_key, c.workspace_id, 'MODEL', c.sealed, c.key_id),
+      c.model_source,
+      c.provider,
+      c.billed_to,
+      c.actor,
+      c.request_id::text,
+      c.changed_at,
+      c.secret::text,
+      (workspace.change_of(c, null, null)).needs_restart
+    from workspace.changes as c
+    where (c.position, c.workspace_id, c.version) > (place.position, place.workspace_id, place.version)
+      and c.position < feed_end
+    order by c.position, c.workspace_id, c.version
+    limit changes_after.batch;
+end
+$$;
+
+
+--
+-- Name: FUNCTION changes_after(cursor text, batch integer); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.changes_after(cursor text, batch integer) IS 'The committed changes of all workspaces behind a cursor, each with its own cursor; none if there are no more for now.
+Followed from cursor to cursor it gives each change exactly once, a workspace''s in the order of their versions. A change is given when
+every transaction is over that was older than the one that made it: one that stays open, in any database of the cluster, prepared ones
+too, holds the feed up, but never makes it skip anything.
+cursor: that of the last change seen; null: from the beginning of what has not been pruned; see also fleet.current_cursor. Cursors stay
+good on a standby and in a database restored from a dump. batch: how many changes at most.
+Models are opened as workspace.history does: one that cannot be read any more is null.
+Errors: ENCRYPTION_KEY_MISSING, INVALID_ARGUMENT, also for a cursor that is ahead of this database (its changes were lost) or older than changes that were
+pruned: then take fleet.current_cursor and read the workspaces anew.';
+
+
+--
+-- Name: check_batch(integer); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.check_batch(batch integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if check_batch.batch is null then
+    perform registry.invalid_argument('batch', 'is null');
+  end if;
+  if check_batch.batch not between 1 and 10000 then
+    perform registry.invalid_argument('batch', 'is not between 1 and 10000');
+  end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION check_batch(batch integer); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.check_batch(batch integer) IS 'Internal: raises INVALID_ARGUMENT unless so many rows can be done at once.';
+
+
+--
+-- Name: current_cursor(); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.current_cursor() RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return concat_ws(
+    '.', fleet.feed_end(), '00000000-0000-0000-0000-000000000000', 0,
+    coalesce((select r.prunings from fleet.retention as r), 0)
+  );
+end
+$$;
+
+
+--
+-- Name: FUNCTION current_cursor(); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.current_cursor() IS 'The cursor of now: behind it fleet.changes_after gives every change that is committed from now on.
+And, if transactions are still running that are older, some that were committed shortly before. To take over the state of all workspaces and
+then keep it up to date: first get this, then read them, then follow.';
+
+
+--
+-- Name: deprecations(); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.deprecations() RETURNS SETOF fleet.deprecation
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return query
+    select s.workspace_id, s.runtime, s.model, m.deprecated_at, m.sunset_at, m.successor::text
+    from fleet.stored_models(
+      array(select distinct d.runtime::text from registry.models as d where d.deprecated_at is not null)
+    ) as s
+    join registry.models as m on m.runtime = s.runtime and m.model = s.model
+    where m.menu_position is not null and m.deprecated_at is not null
+    order by m.sunset_at, m.deprecated_at, s.runtime, s.model, s.workspace_id;
+end
+$$;
+
+
+--
+-- Name: FUNCTION deprecations(); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.deprecations() IS 'Every workspace whose model the registry deprecates, those first whose model ends first. A model that cannot be read is not among them.';
+
+
+--
+-- Name: describe_orphans(fleet.pair[]); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.describe_orphans(pairs fleet.pair[]) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return (
+    with reset as materialized (
+      select p.runtime, p.model, chosen.model as reset_model, chosen.model_source as reset_source
+      from unnest(describe_orphans.pairs) as p
+      cross join lateral fleet.reset_of(p.runtime, p.model) as chosen
+    )
+    select coalesce(
+      jsonb_agg(
+        jsonb_build_object(
+          'workspace_id', s.workspace_id, 'runtime', s.runtime, 'model', s.model,
+          'reset_model', r.reset_model, 'reset_source', r.reset_source
+        )
+        order by s.workspace_id
+      ),
+      '[]'
+    )
+    from fleet.stored_models(array(select distinct p.runtime from unnest(describe_orphans.pairs) as p)) as s
+    join reset as r on r.runtime = s.runtime and r.model = s.model
+  );
+end
+$$;
+
+
+--
+-- Name: FUNCTION describe_orphans(pairs fleet.pair[]); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.describe_orphans(pairs fleet.pair[]) IS 'Internal: the workspaces that have one of these pairs, and what a reset would give them.';
+
+
+--
+-- Name: feed_end(); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.feed_end() RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- A change that this snapshot does not see is of a transaction whose id is not below the snapshot's xmin, so its
+  -- position is not below this (workspace.next_position). What is below it is seen, or was rolled back.
+  return case
+      when n.made_in = n.tableoid and n.made_by = n.xmin
+        then (n.era << 45) + pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+      -- Restored from a dump: all that is there came with it, and the next change begins the next era.
+      else (n.era + 1) << 45
+    end
+  from workspace.numbering as n;
+end
+$$;
+
+
+--
+-- Name: FUNCTION feed_end(); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.feed_end() IS 'Internal: where the feed ends for now: no change is ever going to appear below this position.';
 
 
 --
@@ -445,25 +832,217 @@ COMMENT ON TYPE workspace.state IS 'A workspace as it is. model_registered: whet
 CREATE FUNCTION fleet.load_registry(manifest jsonb, on_orphan text DEFAULT 'refuse'::text, dry_run boolean DEFAULT false) RETURNS fleet.registry_load
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET jit TO 'off'
+    AS $$
+begin
+  if load_registry.manifest is null then
+    perform registry.invalid_argument('manifest', 'is null');
+  end if;
+  return fleet.replace_registry(load_registry.manifest, load_registry.on_orphan, load_registry.dry_run, null);
+end
+$$;
+
+
+--
+-- Name: FUNCTION load_registry(manifest jsonb, on_orphan text, dry_run boolean); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.load_registry(manifest jsonb, on_orphan text, dry_run boolean) IS 'Replaces the registry by a manifest, as a new numbered revision, and says what that added, removed and changed.
+manifest: the whole registry, see sql/registry/manifest.schema.json. The current manifest again is no new revision.
+on_orphan: what becomes of workspaces whose model the manifest leaves unroutable. refuse: nothing is loaded. keep: they keep it, and get
+another with the next change_runtime, even to the runtime that they have. (reset is not in this release.)
+dry_run: answer, with the orphans, but change nothing (it takes the same lock).
+It waits for all transactions that have decided by the current registry, and new ones wait for it, until the transaction that calls it ends:
+give it a transaction of its own, and on a busy server a lock_timeout. At most 100 problems are listed.
+Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED.';
+
+
+--
+-- Name: parse_cursor(text); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.parse_cursor(cursor text) RETURNS fleet.place
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
+declare
+  parts text[];
+begin
+  if parse_cursor.cursor is null then
+    return (
+      -1, '00000000-0000-0000-0000-000000000000', 0,
+      coalesce((select r.prunings from fleet.retention as r), 0)
+    )::fleet.place;
+  end if;
+
+  -- 18 digits always fit a bigint.
+  parts := regexp_match(
+    parse_cursor.cursor, '^(\d{1,18})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(\d{1,18})\.(\d{1,18})$'
+  );
+  if parts is null then
+    perform registry.invalid_argument('cursor', 'is not a cursor that the feed gave out');
+  end if;
+  return (parts[1], parts[2], parts[3], parts[4])::fleet.place;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION parse_cursor(cursor text); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.parse_cursor(cursor text) IS 'Internal: the place that a cursor names; null names the beginning. Raises INVALID_ARGUMENT.';
+
+
+--
+-- Name: prune_changes(timestamp with time zone, integer, text); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.prune_changes(before timestamp with time zone, batch integer DEFAULT 1000, cursor text DEFAULT NULL::text) RETURNS fleet.pruning
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  place constant fleet.place := fleet.parse_cursor(prune_changes.cursor);
+  replayable_since constant timestamptz := clock_timestamp() - interval '7 days';
+  feed_end bigint;
+  last_examined fleet.place;
+  last_pruned fleet.place;
+  examined bigint;
+  oldest timestamptz;
+  pruning fleet.pruning;
+begin
+  if prune_changes.before is null then
+    perform registry.invalid_argument('before', 'is null');
+  end if;
+  perform fleet.check_batch(prune_changes.batch);
+
+  -- One at a time. Readers do not wait.
+  lock table fleet.retention in share row exclusive mode;
+
+  -- What the feed has not given out yet stays.
+  feed_end := fleet.feed_end();
+  select p.position, p.workspace_id, p.version, count(*) over (), min(p.changed_at) over ()
+  into last_examined.position, last_examined.workspace_id, last_examined.version, examined, oldest
+  from (
+    select c.position, c.workspace_id, c.version, c.changed_at
+    from workspace.changes as c
+    where (c.position, c.workspace_id, c.version) > (place.position, place.workspace_id, place.version)
+      and c.position < feed_end
+    order by c.position, c.workspace_id, c.version
+    limit prune_changes.batch
+  ) as p
+  order by p.position desc, p.workspace_id desc, p.version desc
+  limit 1;
+  if not found then
+    return (0, prune_changes.cursor, true)::fleet.pruning;
+  end if;
+
+  with old as materialized (
+    select c.workspace_id, c.version
+    from workspace.changes as c
+    where (c.position, c.workspace_id, c.version) > (place.position, place.workspace_id, place.version)
+      and (c.position, c.workspace_id, c.version)
+        <= (last_examined.position, last_examined.workspace_id, last_examined.version)
+      and c.changed_at < prune_changes.before
+      and (c.request_id is null or c.changed_at < replayable_since)
+      -- The first keeps the id taken (create_workspace), the last is where the next one goes on (next_position).
+      and c.version > 1
+      and exists (
+        select
+        from workspace.changes as later
+        where later.workspace_id = c.workspace_id and later.version > c.version
+      )
+      -- What choose_model can restore: the last model on each runtime.
+      and not (
+        c.sealed is not null
+        and exists (select from workspace.workspaces as w where w.id = c.workspace_id)
+        and not exists (
+          select
+          from workspace.changes as later
+          where later.workspace_id = c.workspace_id
+            and later.version > c.version
+            and later.runtime = c.runtime
+            and later.sealed is not null
+        )
+      )
+    -- What keyring.reseal holds is left to the next run: to wait for it could be a deadlock.
+    for update of c skip locked
+  ),
+  pruned as (
+    delete from workspace.changes as c
+    using old as o
+    where c.workspace_id = o.workspace_id and c.version = o.version
+    returning c.position, c.workspace_id, c.version
+  )
+  select count(*) over (), p.position, p.workspace_id, p.version
+  into pruning.pruned, last_pruned.position, last_pruned.workspace_id, last_pruned.version
+  from pruned as p
+  order by p.position desc, p.workspace_id desc, p.version desc
+  limit 1;
+
+  if found then
+    insert into fleet.retention as r (prunings, position, workspace_id, version)
+    values (1, last_pruned.position, last_pruned.workspace_id, last_pruned.version)
+    on conflict (singleton) do update set
+      prunings = r.prunings + 1,
+      (position, workspace_id, version) = (
+        select furthest.position, furthest.workspace_id, furthest.version
+        from (
+          values (r.position, r.workspace_id, r.version), (excluded.position, excluded.workspace_id, excluded.version)
+        ) as furthest (position, workspace_id, version)
+        order by furthest.position desc, furthest.workspace_id desc, furthest.version desc
+        limit 1
+      );
+  end if;
+  pruning.pruned := coalesce(pruning.pruned, 0);
+  pruning.cursor := concat_ws('.', last_examined.position, last_examined.workspace_id, last_examined.version, 0);
+  pruning.finished := examined < prune_changes.batch or oldest >= prune_changes.before;
+  return pruning;
+end
+$$;
+
+
+--
+-- Name: FUNCTION prune_changes(before timestamp with time zone, batch integer, cursor text); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.prune_changes(before timestamp with time zone, batch integer, cursor text) IS 'Takes old changes out of the history and the feed, one batch.
+Call it, each time in a transaction of its own, with the cursor that it returned until it says finished.
+before: changes made before this may go. batch: how many changes to look at. cursor: where the batch begins; null: at the beginning.
+Kept all the same: the first and the last change of each workspace, the last with a model on each runtime (that is what restore takes), the
+answers to a request_id for 7 days, and what fleet.changes_after has not been able to give yet.
+A reader of the feed that has not got as far as what was pruned is told so. Readers and writers do not wait for it.
+Errors: INVALID_ARGUMENT.';
+
+
+--
+-- Name: replace_registry(jsonb, text, boolean, bigint); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.replace_registry(manifest jsonb, on_orphan text, dry_run boolean, restored_from bigint) RETURNS fleet.registry_load
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
 declare
   problems jsonb;
   problems_total bigint;
   current_revision bigint;
   current_manifest jsonb;
-  with_key keyring.data_key;
-  unroutable_before uuid[];
+  routable_pairs fleet.pair[];
+  orphaned_pairs fleet.pair[];
   in_use jsonb;
+  first_orphans jsonb;
+  loaded_at timestamptz;
   load fleet.registry_load;
 begin
-  if load_registry.manifest is null then
-    perform registry.invalid_argument('manifest', 'is null');
-  elsif load_registry.on_orphan is null or load_registry.on_orphan collate "C" not in ('refuse', 'keep', 'reset') then
+  if replace_registry.on_orphan is null
+    or replace_registry.on_orphan collate "C" not in ('refuse', 'keep', 'reset')
+  then
     perform registry.invalid_argument('on_orphan', 'must be refuse, keep or reset');
-  elsif load_registry.on_orphan collate "C" <> 'refuse' then
-    perform registry.invalid_argument('on_orphan', 'can only be refuse in this release');
-  elsif load_registry.dry_run is null then
+  elsif replace_registry.on_orphan collate "C" = 'reset' then
+    perform registry.invalid_argument('on_orphan', 'can only be refuse or keep in this release');
+  elsif replace_registry.dry_run is null then
     perform registry.invalid_argument('dry_run', 'is null');
   end if;
 
@@ -474,7 +1053,7 @@ begin
     jsonb_agg(jsonb_build_object('path', found.path, 'problem', found.problem)) filter (where found.place <= 100),
     count(*)
   into problems, problems_total
-  from registry.manifest_problems(load_registry.manifest) with ordinality as found (path, problem, place);
+  from registry.manifest_problems(replace_registry.manifest) with ordinality as found (path, problem, place);
   if problems_total > 0 then
     raise exception using
       errcode = 'PT422',
@@ -486,7 +1065,6 @@ begin
   -- Waits for everybody who decides by the current registry, and keeps them out until the end (registry.hold). Those who
   -- only read are not disturbed.
   lock table registry.state in exclusive mode;
-  with_key := keyring.active_key();
 
   select s.revision, coalesce(r.manifest, '{}')
   into current_revision, current_manifest
@@ -494,13 +1072,16 @@ begin
   left join registry.revisions as r on r.revision = s.revision;
   load.revision := current_revision;
   load.loaded := false;
+  load.added := '[]';
+  load.removed := '[]';
+  load.changed := '[]';
   load.orphans := '[]';
-  select d.added, d.removed, d.changed
-  into load.added, load.removed, load.changed
-  from registry.manifest_difference(current_manifest, load_registry.manifest) as d;
-  if load_registry.manifest = current_manifest then
+  if replace_registry.manifest = current_manifest then
     return load;
   end if;
+  select d.added, d.removed, d.changed
+  into load.added, load.removed, load.changed
+  from registry.manifest_difference(current_manifest, replace_registry.manifest) as d;
 
   select jsonb_agg(jsonb_build_object('runtime', used.runtime, 'workspaces', used.workspaces) order by used.runtime)
   into in_use
@@ -508,7 +1089,7 @@ begin
     select w.runtime, count(*) as workspaces
     from workspace.workspaces as w
     where not exists (
-      select from registry.manifest_runtimes(load_registry.manifest) as kept where kept.runtime = w.runtime
+      select from registry.manifest_runtimes(replace_registry.manifest) as kept where kept.runtime = w.runtime
     )
     group by w.runtime
   ) as used;
@@ -520,20 +1101,25 @@ begin
       hint = 'Keep the runtime in the manifest until its workspaces have another. Nothing was changed.';
   end if;
 
-  unroutable_before := array(select before.id from fleet.unroutable_workspaces(with_key) as before (id));
+  -- A fleet has many workspaces and few distinct pairs: each pair is judged once.
+  routable_pairs := array(
+    select row(s.runtime, s.model)::fleet.pair
+    from (select distinct s.runtime, s.model from fleet.stored_models() as s where s.model is not null) as s
+    where (registry.route(s.runtime, s.model, '{}')).routable
+  );
   begin
-    perform registry.replace_registry(load_registry.manifest, current_revision + 1, workspace.actor());
+    perform registry.replace_registry(replace_registry.manifest);
 
-    select coalesce(
-      jsonb_agg(jsonb_build_object('workspace_id', w.id, 'runtime', w.runtime) order by w.id), '[]'
-    )
-    into load.orphans
-    from fleet.unroutable_workspaces(with_key) as after (id)
-    join workspace.workspaces as w on w.id = after.id
-    left join unnest(unroutable_before) as before (id) on before.id = after.id
-    where before.id is null;
+    orphaned_pairs := array(
+      select row(p.runtime, p.model)::fleet.pair
+      from unnest(routable_pairs) as p
+      where not (registry.route(p.runtime, p.model, '{}')).routable
+    );
+    if orphaned_pairs <> '{}' then
+      load.orphans := fleet.describe_orphans(orphaned_pairs);
+    end if;
 
-    if load_registry.dry_run then
+    if replace_registry.dry_run then
       raise exception using errcode = 'RRDRY', message = 'Dry run: taken back.';
     end if;
   exception
@@ -541,35 +1127,227 @@ begin
       return load;
   end;
 
-  if load.orphans <> '[]' then
+  -- on_orphan reset goes here: each of load.orphans gets what is foretold for it (fleet.reset_of).
+  if load.orphans <> '[]' and replace_registry.on_orphan = 'refuse' then
+    -- Without their models: the server log keeps what an error says.
+    first_orphans := (
+      select jsonb_agg(o.item - array['model', 'reset_model', 'reset_source'] order by o.place)
+      from jsonb_array_elements(load.orphans) with ordinality as o (item, place)
+      where o.place <= 50
+    );
     raise exception using
       errcode = 'PT409',
       message = format('The manifest orphans the model of %s workspace(s).', jsonb_array_length(load.orphans)),
       detail = jsonb_build_object(
         'code', 'REGISTRY_ORPHANS',
-        'orphans', jsonb_path_query_array(load.orphans, '$[0 to 49]'),
+        'orphans', first_orphans,
         'orphans_total', jsonb_array_length(load.orphans)
       ),
       hint = 'Keep what they use in the manifest, or give them another model first. Nothing was changed.';
   end if;
+
+  -- Every load updates this row: that is what fails a caller whose snapshot is older (registry.hold).
   load.revision := current_revision + 1;
   load.loaded := true;
+  loaded_at := clock_timestamp();
+  update registry.state as s set revision = load.revision;
+  insert into registry.revisions (revision, manifest, loaded_at, loaded_by, restored_from)
+  values (load.revision, replace_registry.manifest, loaded_at, workspace.actor(), replace_registry.restored_from);
   return load;
 end
-$_$;
+$$;
 
 
 --
--- Name: FUNCTION load_registry(manifest jsonb, on_orphan text, dry_run boolean); Type: COMMENT; Schema: fleet; Owner: -
+-- Name: FUNCTION replace_registry(manifest jsonb, on_orphan text, dry_run boolean, restored_from bigint); Type: COMMENT; Schema: fleet; Owner: -
 --
 
-COMMENT ON FUNCTION fleet.load_registry(manifest jsonb, on_orphan text, dry_run boolean) IS 'Replaces the registry by a manifest, as a new numbered revision, and says what that added, removed and changed.
-manifest: the whole registry, see sql/registry/manifest.schema.json. The current manifest again is no new revision.
-on_orphan: what becomes of workspaces whose model the manifest leaves unroutable. refuse: nothing is loaded. (keep and reset are not in this release.)
-dry_run: answer, with the orphans, but change nothing (it takes the same lock).
-It waits for all transactions that have decided by the current registry, and new ones wait for it, until the transaction that calls it ends:
-give it a transaction of its own, and on a busy server a lock_timeout. At most 100 problems are listed.
-Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED.';
+COMMENT ON FUNCTION fleet.replace_registry(manifest jsonb, on_orphan text, dry_run boolean, restored_from bigint) IS 'Internal: makes a valid manifest the registry, as a new revision, and says what that changes and which workspaces it orphans.';
+
+
+--
+-- Name: require_revision(bigint); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.require_revision(revision bigint) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  manifest jsonb;
+begin
+  if require_revision.revision is null then
+    perform registry.invalid_argument('revision', 'is null');
+  end if;
+  select r.manifest into manifest from registry.revisions as r where r.revision = require_revision.revision;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('The registry has no revision %s.', require_revision.revision),
+      detail = jsonb_build_object('code', 'REVISION_NOT_FOUND', 'revision', require_revision.revision),
+      hint = 'Take one that fleet.revisions lists.';
+  end if;
+  return manifest;
+end
+$$;
+
+
+--
+-- Name: FUNCTION require_revision(revision bigint); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.require_revision(revision bigint) IS 'Internal: a revision''s manifest. Raises INVALID_ARGUMENT or REVISION_NOT_FOUND.';
+
+
+--
+-- Name: reset_of(text, text); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.reset_of(runtime text, model text) RETURNS workspace.decision
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  no_key keyring.data_key;
+  orphan workspace.snapshot;
+begin
+  orphan.runtime := reset_of.runtime;
+  orphan.model := reset_of.model;
+  orphan.model_is_unreadable := false;
+  orphan.credentials := '{}';  -- They decide by whom a model is served, not which it is.
+  return workspace.choose_model(no_key, orphan, reset_of.runtime, null, false);
+exception
+  when sqlstate 'PT422' then
+    return null;  -- NO_DEFAULT_MODEL
+end
+$$;
+
+
+--
+-- Name: FUNCTION reset_of(runtime text, model text); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.reset_of(runtime text, model text) IS 'Internal: what workspace.change_runtime would decide for a workspace with this model on this runtime; null where it would refuse.';
+
+
+--
+-- Name: restore_registry(bigint, text, boolean); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.restore_registry(revision bigint, on_orphan text DEFAULT 'refuse'::text, dry_run boolean DEFAULT false) RETURNS fleet.registry_load
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return fleet.replace_registry(
+    fleet.require_revision(restore_registry.revision),
+    restore_registry.on_orphan,
+    restore_registry.dry_run,
+    restore_registry.revision
+  );
+end
+$$;
+
+
+--
+-- Name: FUNCTION restore_registry(revision bigint, on_orphan text, dry_run boolean); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.restore_registry(revision bigint, on_orphan text, dry_run boolean) IS 'Loads an earlier revision''s manifest again, as a new revision; nothing if it is the current one''s.
+revision: its number, see fleet.revisions. on_orphan, dry_run, the result and the locks are those of fleet.load_registry.
+Errors: REVISION_NOT_FOUND, and those of fleet.load_registry.';
+
+
+--
+-- Name: revision_manifest(bigint); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.revision_manifest(revision bigint DEFAULT NULL::bigint) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return fleet.require_revision(
+    coalesce(revision_manifest.revision, (select s.revision from registry.state as s))
+  );
+end
+$$;
+
+
+--
+-- Name: FUNCTION revision_manifest(revision bigint); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.revision_manifest(revision bigint) IS 'The manifest of a revision, as it can be loaded again.
+revision: its number, see fleet.revisions; null: the current one.
+Errors: REVISION_NOT_FOUND, also where nothing was ever loaded.';
+
+
+--
+-- Name: revisions(); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.revisions() RETURNS SETOF fleet.revision
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    r.revision,
+    r.loaded_at,
+    r.loaded_by,
+    r.restored_from,
+    r.revision = s.revision,
+    jsonb_array_length(r.manifest -> 'providers'),
+    jsonb_array_length(r.manifest -> 'runtimes'),
+    (
+      select count(distinct (m.runtime, m.model))
+      from registry.manifest_models(r.manifest) as m
+    )
+  from registry.revisions as r
+  cross join registry.state as s
+  order by r.revision desc
+$$;
+
+
+--
+-- Name: FUNCTION revisions(); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.revisions() IS 'Every registry that was ever loaded, the newest first.';
+
+
+--
+-- Name: stored_models(text[]); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.stored_models(of_runtimes text[] DEFAULT NULL::text[]) RETURNS SETOF fleet.stored_model
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  with_key constant keyring.data_key := keyring.active_key();
+  stored record;
+begin
+  -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql).
+  for stored in
+    select w.id, w.runtime, s.sealed, s.key_id
+    from workspace.workspaces as w
+    join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
+    where stored_models.of_runtimes is null or w.runtime = any (stored_models.of_runtimes)
+  loop
+    return next (
+      stored.id, stored.runtime, keyring.unseal(with_key, stored.id, 'MODEL', stored.sealed, stored.key_id)
+    )::fleet.stored_model;
+  end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION stored_models(of_runtimes text[]); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.stored_models(of_runtimes text[]) IS 'Internal: every workspace that has a model, on these runtimes (null: on all), and the model.';
 
 
 --
@@ -584,7 +1362,7 @@ declare
   stored record;
   model text;
   pair text;
-  routable jsonb := '{}';
+  routable jsonb := '{}'::jsonb;
 begin
   -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql). A fleet has many workspaces and few
   -- distinct pairs: each pair is routed once.
@@ -662,8 +1440,7 @@ declare
 begin
   update keyring.keys as k set state = 'retired', retired_at = moment where k.state = 'active';
 
-  -- The newest key is the active one and never removed, so no id is used twice.
-  key.key_id := (select coalesce(max(k.id), 0) + 1 from keyring.keys as k);
+  key.key_id := nextval('keyring.key_ids');
   key.secret := keyring.random_key();
   wrapped := keyring.wrap(key, add_key.kek);
   insert into keyring.keys (id, wrapped, state, created_at)
@@ -804,8 +1581,8 @@ $$;
 
 COMMENT ON FUNCTION keyring.init() IS 'Turns encryption on by making the first key.
 It is wrapped by the session''s key-encryption key: the setting runtime_registry.kek, 32 random bytes in base64 or hex. Returns the key''s id.
-From now on every secret that is written is sealed, and sessions that write or read models need the setting. What is stored plain stays
-readable; keyring.reseal seals it.
+From now on every model and secret that is set is sealed, and sessions that write or read them need the setting. What is stored plain stays so,
+also in rows of the history that repeat it, until keyring.reseal seals it.
 Errors: ENCRYPTION_KEY_MISSING, INVALID_ARGUMENT (the setting is no such key), KEYRING_EXISTS, ISOLATION_UNSUPPORTED.';
 
 
@@ -1578,7 +2355,8 @@ declare
 begin
   perform registry.require_runtime(asked_runtime);
   return query
-    select m.menu_position, m.model::text, m.provider::text, p.billed_to, m.model = r.default_model
+    select m.menu_position, m.model::text, m.provider::text, p.billed_to, m.model = r.default_model,
+      m.deprecated_at, m.sunset_at, m.successor::text
     from registry.models as m
     join registry.providers as p on p.name = m.provider
     join registry.runtimes as r on r.name = m.runtime
@@ -1699,30 +2477,102 @@ COMMENT ON FUNCTION registry.manifest_claims(manifest jsonb) IS 'Internal: the p
 
 
 --
+-- Name: manifest_deprecations(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_deprecations(manifest jsonb) RETURNS TABLE(deprecation_index bigint, model text, runtimes jsonb, deprecated_at timestamp with time zone, sunset_at timestamp with time zone, successor text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    e.place - 1,
+    e.item ->> 'model',
+    e.item -> 'runtimes',
+    registry.manifest_time(e.item ->> 'deprecated_at'),
+    registry.manifest_time(e.item ->> 'sunset_at'),
+    e.item ->> 'successor'
+  from jsonb_array_elements(registry.manifest_array(manifest_deprecations.manifest -> 'deprecations'))
+    with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'object'
+$$;
+
+
+--
+-- Name: FUNCTION manifest_deprecations(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_deprecations(manifest jsonb) IS 'Internal: the deprecations of a manifest; runtimes is null where all that list the model are meant.';
+
+
+--
 -- Name: manifest_difference(jsonb, jsonb); Type: FUNCTION; Schema: registry; Owner: -
 --
 
 CREATE FUNCTION registry.manifest_difference(before jsonb, after jsonb, OUT added jsonb, OUT removed jsonb, OUT changed jsonb) RETURNS record
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_mergejoin TO 'off'
     AS $$
+  with pair as materialized (
+    select
+      coalesce(new.fact, old.fact) as fact,
+      old.says as old_says,
+      new.says as new_says,
+      coalesce(new.list, old.list) as list,
+      old.place as old_place,
+      new.place as new_place
+    from registry.manifest_facts(manifest_difference.before) as old
+    full join registry.manifest_facts(manifest_difference.after) as new on new.fact = old.fact
+  ),
+  -- The order among those that are in both: what merely makes room for another has not moved.
+  kept as (
+    select p.list collate "C" as list, p.fact, p.old_place, p.new_place
+    from pair as p
+    where p.old_says is not null and p.new_says is not null and p.list is not null
+  ),
+  reordered as (
+    select distinct step.list
+    from (
+      select k.list, k.new_place < lag(k.new_place) over (partition by k.list order by k.old_place) as is_back from kept as k
+    ) as step
+    where step.is_back
+  ),
+  ranked as (
+    select
+      k.list::jsonb as list,
+      k.fact -> (k.list::jsonb ->> 'of') as name,
+      row_number() over (partition by k.list order by k.old_place) as old_rank,
+      row_number() over (partition by k.list order by k.new_place) as new_rank
+    from kept as k
+    join reordered as r on r.list = k.list
+  ),
+  entry as (
+    select
+      p.fact
+        || case when p.old_says <> '{}' then registry.manifest_side('before', p.old_says, p.new_says) else '{}' end
+        || case when p.new_says <> '{}' then registry.manifest_side('after', p.new_says, p.old_says) else '{}' end
+        as item,
+      p.old_says is null as is_added,
+      p.new_says is null as is_removed
+    from pair as p
+    where p.old_says is distinct from p.new_says
+    union all
+    select
+      '{"kind": "order"}' || r.list || jsonb_build_object(
+        'before', jsonb_agg(r.name order by r.old_rank),
+        'after', jsonb_agg(r.name order by r.new_rank)
+      ),
+      false,
+      false
+    from ranked as r
+    where r.old_rank <> r.new_rank
+    group by r.list
+  )
   select
-    coalesce(jsonb_agg(new.fact order by new.fact) filter (where old.fact is null), '[]'),
-    coalesce(jsonb_agg(old.fact order by old.fact) filter (where new.fact is null), '[]'),
-    coalesce(
-      jsonb_agg(
-        new.fact || jsonb_build_object('from', difference.before, 'to', difference.after) order by new.fact
-      )
-        filter (where old.says <> new.says),
-      '[]'
-    )
-  from registry.manifest_facts(manifest_difference.before) as old
-  full join registry.manifest_facts(manifest_difference.after) as new on new.fact = old.fact
-  left join lateral (
-    select jsonb_object_agg(o.key, o.value) as before, jsonb_object_agg(n.key, n.value) as after
-    from jsonb_each(old.says) as o
-    join jsonb_each(new.says) as n on n.key = o.key and n.value <> o.value
-  ) as difference on true
+    coalesce(jsonb_agg(e.item order by e.item) filter (where e.is_added), '[]'),
+    coalesce(jsonb_agg(e.item order by e.item) filter (where e.is_removed), '[]'),
+    coalesce(jsonb_agg(e.item order by e.item) filter (where not e.is_added and not e.is_removed), '[]')
+  from entry as e
 $$;
 
 
@@ -1730,7 +2580,7 @@ $$;
 -- Name: FUNCTION manifest_difference(before jsonb, after jsonb, OUT added jsonb, OUT removed jsonb, OUT changed jsonb); Type: COMMENT; Schema: registry; Owner: -
 --
 
-COMMENT ON FUNCTION registry.manifest_difference(before jsonb, after jsonb, OUT added jsonb, OUT removed jsonb, OUT changed jsonb) IS 'Internal: what a manifest adds to another, removes from it and says otherwise.';
+COMMENT ON FUNCTION registry.manifest_difference(before jsonb, after jsonb, OUT added jsonb, OUT removed jsonb, OUT changed jsonb) IS 'Internal: what a manifest adds to another, removes from it, says otherwise and puts in another order.';
 
 
 --
@@ -1763,10 +2613,10 @@ COMMENT ON FUNCTION registry.manifest_equivalents(manifest jsonb) IS 'Internal: 
 -- Name: manifest_facts(jsonb); Type: FUNCTION; Schema: registry; Owner: -
 --
 
-CREATE FUNCTION registry.manifest_facts(manifest jsonb) RETURNS TABLE(fact jsonb, says jsonb)
+CREATE FUNCTION registry.manifest_facts(manifest jsonb) RETURNS TABLE(fact jsonb, says jsonb, list text, place bigint)
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
   select
     jsonb_build_object('kind', 'provider', 'provider', p.provider),
     jsonb_build_object(
@@ -1775,16 +2625,16 @@ CREATE FUNCTION registry.manifest_facts(manifest jsonb) RETURNS TABLE(fact jsonb
       'model_prefixes', p.model_prefixes,
       'model_aliases', p.model_aliases,
       'case_sensitive', p.case_sensitive
-    )
+    ),
+    '{"of": "provider"}',
+    p.provider_index
   from registry.manifest_providers(manifest_facts.manifest) as p
   union all
   select
     jsonb_build_object('kind', 'runtime', 'runtime', r.runtime),
-    jsonb_build_object(
-      'default_model', coalesce(r.default_model, first.model),
-      'model_policy', r.model_policy,
-      'arms', jsonb_path_query_array(r.arms, '$[*].provider')
-    )
+    jsonb_build_object('default_model', coalesce(r.default_model, first.model), 'model_policy', r.model_policy),
+    '{"of": "runtime"}',
+    r.runtime_index
   from registry.manifest_runtimes(manifest_facts.manifest) as r
   left join (
     select distinct on (a.runtime) a.runtime, a.models ->> 0 as model
@@ -1795,23 +2645,47 @@ CREATE FUNCTION registry.manifest_facts(manifest jsonb) RETURNS TABLE(fact jsonb
   union all
   select
     jsonb_build_object('kind', 'arm', 'runtime', a.runtime, 'provider', a.provider),
-    jsonb_build_object('models', a.models)
+    '{}',
+    jsonb_build_object('of', 'provider', 'runtime', a.runtime)::text,
+    a.arm_index
   from registry.manifest_arms(manifest_facts.manifest) as a
   union all
-  select distinct
-    jsonb_build_object('kind', 'model', 'runtime', m.runtime, 'provider', m.provider, 'model', m.model), '{}'::jsonb
-  from registry.manifest_models(manifest_facts.manifest) as m
+  select
+    jsonb_build_object('kind', 'model', 'runtime', m.runtime, 'provider', m.provider, 'model', m.model),
+    case when d.model is null then '{}' else
+      jsonb_strip_nulls(jsonb_build_object(
+        'deprecated_at', to_char(d.deprecated_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+        'sunset_at', to_char(d.sunset_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+        'successor', d.successor
+      ))
+    end,
+    jsonb_build_object('of', 'model', 'runtime', m.runtime, 'provider', m.provider)::text,
+    m.place
+  from (
+    select listed.runtime, listed.provider, listed.model, min(listed.model_index) as place
+    from registry.manifest_models(manifest_facts.manifest) as listed
+    group by listed.runtime, listed.provider, listed.model
+  ) as m
+  left join registry.manifest_deprecations(manifest_facts.manifest) as d
+    on d.model = m.model and (d.runtimes is null or d.runtimes ? m.runtime)
   union all
-  select distinct jsonb_build_object('kind', 'equivalent', 'models', g.item), '{}'::jsonb
+  select distinct
+    jsonb_build_object(
+      'kind', 'equivalent',
+      'models', (select coalesce(jsonb_agg(e.model order by e.model), '[]') from jsonb_array_elements(g.item) as e (model))
+    ),
+    '{}'::jsonb,
+    null,
+    null::bigint
   from jsonb_array_elements(registry.manifest_array(manifest_facts.manifest -> 'equivalents')) as g (item)
-$_$;
+$$;
 
 
 --
 -- Name: FUNCTION manifest_facts(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
 --
 
-COMMENT ON FUNCTION registry.manifest_facts(manifest jsonb) IS 'Internal: the providers, runtimes, arms, models and equivalents of a valid manifest, and what it says of each.';
+COMMENT ON FUNCTION registry.manifest_facts(manifest jsonb) IS 'Internal: the providers, runtimes, arms, models and equivalents of a valid manifest, what it says of each, and where in which list it has it.';
 
 
 --
@@ -1849,7 +2723,7 @@ COMMENT ON FUNCTION registry.manifest_models(manifest jsonb) IS 'Internal: the m
 CREATE FUNCTION registry.manifest_problems(manifest jsonb) RETURNS SETOF registry.manifest_problem
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 begin
   -- Shapes.
   return query
@@ -1857,7 +2731,7 @@ begin
       '',
       manifest_problems.manifest,
       '{"schema_version": "number", "providers": "array", "runtimes": "array"}',
-      '{"equivalents": "array"}'
+      '{"equivalents": "array", "deprecations": "array"}'
     );
   if jsonb_typeof(manifest_problems.manifest) is distinct from 'object' then
     return;
@@ -1898,8 +2772,18 @@ begin
     from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'equivalents'))
       with ordinality as e (item, place)
     where jsonb_typeof(e.item) <> 'array';
+  return query
+    select problem.path, problem.problem
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'deprecations'))
+      with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('deprecations[%s]', e.place - 1),
+      e.item,
+      '{"model": "string", "deprecated_at": "string"}',
+      '{"runtimes": "array", "sunset_at": "string", "successor": "string"}'
+    ) as problem;
 
-  -- Values of a fixed set.
+  -- Values of a fixed set, and times.
   return query
     select 'schema_version', 'must be 1, the only version this release reads'
     where jsonb_typeof(manifest_problems.manifest -> 'schema_version') = 'number'
@@ -1912,6 +2796,18 @@ begin
     select format('runtimes[%s].model_policy', r.runtime_index), 'must be registered or any'
     from registry.manifest_runtimes(manifest_problems.manifest) as r
     where r.model_policy not in ('registered', 'any');
+  return query
+    select
+      format('deprecations[%s].%s', e.place - 1, named.key),
+      'must be a date or a time in UTC, such as 2026-03-01 or 2026-03-01T12:00:00Z'
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'deprecations'))
+      with ordinality as e (item, place)
+    cross join (values ('deprecated_at'), ('sunset_at')) as named (key)
+    where jsonb_typeof(e.item -> named.key) = 'string' and registry.manifest_time(e.item ->> named.key) is null;
+  return query
+    select format('deprecations[%s].sunset_at', d.deprecation_index), 'must be after deprecated_at'
+    from registry.manifest_deprecations(manifest_problems.manifest) as d
+    where d.sunset_at <= d.deprecated_at;
 
   -- Ids and names.
   return query
@@ -1948,8 +2844,21 @@ begin
       from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'equivalents'))
         with ordinality as g (item, place)
       cross join lateral jsonb_array_elements(registry.manifest_array(g.item)) with ordinality as e (item, place)
+      union all
+      select format('deprecations[%s].%s', d.deprecation_index, named.key), to_jsonb(named.value)
+      from registry.manifest_deprecations(manifest_problems.manifest) as d
+      cross join lateral (values ('model', d.model), ('successor', d.successor)) as named (key, value)
+      where named.value is not null
+      union all
+      select format('deprecations[%s].runtimes[%s]', d.deprecation_index, e.place - 1), e.item
+      from registry.manifest_deprecations(manifest_problems.manifest) as d
+      cross join lateral jsonb_array_elements(registry.manifest_array(d.runtimes)) with ordinality as e (item, place)
     ) as id (path, value)
-    where registry.id_problem(id.value) is not null;
+    -- Most ids are plain ASCII, and that is seen faster than by a call.
+    where not (
+        jsonb_typeof(id.value) = 'string' and id.value #>> '{}' ~ '^[!-~]+$' and octet_length(id.value #>> '{}') <= 255
+      )
+      and registry.id_problem(id.value) is not null;
 
   -- Names that stand twice, or for nothing.
   return query
@@ -2015,6 +2924,59 @@ begin
     ) as equivalent
     where not equivalent.is_known or equivalent.occurrence > 1;
 
+  -- What a deprecation names: a model on a menu, once for each runtime, and another model on a menu to succeed it.
+  return query
+    with listed as materialized (
+      select distinct m.runtime, m.model from registry.manifest_models(manifest_problems.manifest) as m
+    ),
+    deprecated as materialized (
+      select * from registry.manifest_deprecations(manifest_problems.manifest)
+    ),
+    meant as (
+      select
+        d.deprecation_index,
+        e.place,
+        format('deprecations[%s].runtimes[%s]', d.deprecation_index, e.place - 1) as path,
+        d.model,
+        e.item #>> '{}' as runtime
+      from deprecated as d
+      cross join lateral jsonb_array_elements(registry.manifest_array(d.runtimes)) with ordinality as e (item, place)
+      where jsonb_typeof(e.item) = 'string'
+      union all
+      select d.deprecation_index, 1, format('deprecations[%s].model', d.deprecation_index), d.model, l.runtime
+      from deprecated as d
+      left join listed as l on l.model = d.model
+      where d.runtimes is null
+    ),
+    judged as (
+      select
+        m.path,
+        case
+          when l.model is not null then 'is deprecated by an earlier entry for the same runtime'
+          when m.runtime is null then 'is not on the menu of any runtime'
+          else 'is not a runtime with this model on its menu'
+        end as problem,
+        l.model is not null as is_known,
+        row_number() over (partition by m.model, m.runtime order by m.deprecation_index, m.place) as occurrence
+      from meant as m
+      left join listed as l on l.runtime = m.runtime and l.model = m.model
+      where m.model is not null
+    )
+    select distinct j.path, j.problem from judged as j where not j.is_known or j.occurrence > 1
+    union all
+    select format('deprecations[%s].runtimes', d.deprecation_index), 'must not be empty'
+    from deprecated as d
+    where d.runtimes = '[]'
+    union all
+    select format('deprecations[%s].successor', d.deprecation_index), 'is the deprecated model itself'
+    from deprecated as d
+    where d.successor = d.model
+    union all
+    select format('deprecations[%s].successor', d.deprecation_index), 'is not on the menu of any runtime'
+    from deprecated as d
+    where d.successor is not null and not exists (select from listed as l where l.model = d.successor)
+    order by 1, 2;
+
   -- Two providers of one runtime that could claim the same id. A prefix overlaps whatever begins with it, an alias only
   -- its equal. Every pattern's beginnings are looked up among the patterns, so the work grows with their number, not with
   -- its square; what is blank or too long is reported above.
@@ -2050,7 +3012,7 @@ begin
       and (not (shorter.case_sensitive and longer.case_sensitive) or starts_with(longer.pattern, shorter.pattern))
     order by 1, 2;
 end
-$$;
+$_$;
 
 
 --
@@ -2117,6 +3079,28 @@ COMMENT ON FUNCTION registry.manifest_runtimes(manifest jsonb) IS 'Internal: the
 
 
 --
+-- Name: manifest_side(text, jsonb, jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_side(side text, says jsonb, other jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when count(*) = 0 then '{}' else
+    jsonb_build_object(manifest_side.side, jsonb_object_agg(s.key, s.value)) end
+  from jsonb_each(manifest_side.says) as s
+  where manifest_side.other -> s.key is distinct from s.value
+$$;
+
+
+--
+-- Name: FUNCTION manifest_side(side text, says jsonb, other jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_side(side text, says jsonb, other jsonb) IS 'Internal: what one manifest says of a thing and the other does not, under the key side; an empty object if there is nothing.';
+
+
+--
 -- Name: manifest_strings(jsonb); Type: FUNCTION; Schema: registry; Owner: -
 --
 
@@ -2138,6 +3122,36 @@ $$;
 --
 
 COMMENT ON FUNCTION registry.manifest_strings(value jsonb) IS 'Internal: the strings of an array, in order.';
+
+
+--
+-- Name: manifest_time(text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_time(value text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  -- Read alike in every session: it depends on neither DateStyle nor TimeZone.
+  if manifest_time.value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' then
+    return (manifest_time.value || 'T00:00:00Z')::timestamptz;
+  elsif manifest_time.value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$' then
+    return manifest_time.value::timestamptz;
+  end if;
+  return null;
+exception
+  when datetime_field_overflow then
+    return null;
+end
+$_$;
+
+
+--
+-- Name: FUNCTION manifest_time(value text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_time(value text) IS 'Internal: a date, which begins at midnight UTC, or a time in UTC; null if the value is neither.';
 
 
 --
@@ -2196,124 +3210,152 @@ COMMENT ON FUNCTION registry.refuse_model(runtime text) IS 'Internal: raises MOD
 
 
 --
--- Name: replace_registry(jsonb, bigint, text); Type: FUNCTION; Schema: registry; Owner: -
+-- Name: replace_registry(jsonb); Type: FUNCTION; Schema: registry; Owner: -
 --
 
-CREATE FUNCTION registry.replace_registry(manifest jsonb, revision bigint, loaded_by text) RETURNS void
+CREATE FUNCTION registry.replace_registry(manifest jsonb) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  loaded_at constant timestamptz := clock_timestamp();
+  new_providers registry.providers[];
+  new_arms registry.arms[];
+  new_models registry.models[];
+  new_runtimes registry.runtimes[];
+  new_claims registry.claims[];
+  new_equivalents registry.equivalents[];
 begin
-  -- Every load updates this row: that is what fails a caller whose snapshot is older (registry.hold).
-  update registry.state as s set revision = replace_registry.revision;
-  insert into registry.revisions (revision, manifest, loaded_at, loaded_by)
-  values (replace_registry.revision, replace_registry.manifest, loaded_at, replace_registry.loaded_by);
+  new_providers := array(
+    select row(p.provider, p.provider_index + 1, p.billed_to, p.auth_env, p.case_sensitive)::registry.providers
+    from registry.manifest_providers(replace_registry.manifest) as p
+  );
 
-  delete from registry.equivalents as e;
-  delete from registry.claims as c;
-  delete from registry.models as m;
-  delete from registry.arms as a;
-  delete from registry.providers as p;
+  new_arms := array(
+    select row(a.runtime, a.arm_index + 1, a.provider)::registry.arms
+    from registry.manifest_arms(replace_registry.manifest) as a
+  );
 
-  insert into registry.providers (name, position, billed_to, auth_env, case_sensitive)
-  select p.provider, p.provider_index + 1, p.billed_to, p.auth_env, p.case_sensitive
-  from registry.manifest_providers(replace_registry.manifest) as p;
+  new_models := array(
+    select row(
+      listed.runtime,
+      listed.model,
+      listed.arm_index + 1,
+      listed.provider,
+      case when listed.occurrence = 1 then
+        row_number() over (
+          partition by listed.runtime, listed.occurrence = 1 order by listed.arm_index, listed.model_index
+        )
+      end,
+      d.deprecated_at,
+      d.sunset_at,
+      d.successor
+    )::registry.models
+    from (
+      select
+        m.runtime,
+        m.model,
+        m.arm_index,
+        m.model_index,
+        m.provider,
+        row_number() over (partition by m.runtime, m.model order by m.arm_index, m.model_index) as occurrence,
+        row_number() over (partition by m.runtime, m.model, m.arm_index order by m.model_index) as occurrence_on_arm
+      from registry.manifest_models(replace_registry.manifest) as m
+    ) as listed
+    left join registry.manifest_deprecations(replace_registry.manifest) as d
+      on d.model = listed.model and (d.runtimes is null or d.runtimes ? listed.runtime)
+    where listed.occurrence_on_arm = 1
+  );
 
-  insert into registry.arms (runtime, position, provider)
-  select a.runtime, a.arm_index + 1, a.provider
-  from registry.manifest_arms(replace_registry.manifest) as a;
+  new_runtimes := array(
+    select row(
+      named.runtime,
+      named.runtime_index + 1,
+      named.model_policy,
+      coalesce(named.default_model, menu.first),
+      coalesce(menu.size, 0)
+    )::registry.runtimes
+    from registry.manifest_runtimes(replace_registry.manifest) as named
+    left join (
+      select m.runtime, min(m.model) filter (where m.menu_position = 1) as first, count(m.menu_position) as size
+      from unnest(new_models) as m
+      group by m.runtime
+    ) as menu on menu.runtime = named.runtime
+  );
 
-  insert into registry.models (runtime, model, arm_position, provider, menu_position)
-  select
-    listed.runtime,
-    listed.model,
-    listed.arm_index + 1,
-    listed.provider,
-    case when listed.occurrence = 1 then
-      row_number() over (
-        partition by listed.runtime, listed.occurrence = 1 order by listed.arm_index, listed.model_index
-      )
-    end
-  from (
-    select
-      m.runtime,
-      m.model,
-      m.arm_index,
-      m.model_index,
-      m.provider,
-      row_number() over (partition by m.runtime, m.model order by m.arm_index, m.model_index) as occurrence,
-      row_number() over (partition by m.runtime, m.model, m.arm_index order by m.model_index) as occurrence_on_arm
-    from registry.manifest_models(replace_registry.manifest) as m
-  ) as listed
-  where listed.occurrence_on_arm = 1;
+  -- Without what a prefix of the same provider covers, so that one step down the index is enough (registry.route).
+  new_claims := array(
+    with claim as materialized (
+      select distinct c.provider, c.pattern, c.is_prefix, c.case_sensitive
+      from registry.manifest_claims(replace_registry.manifest) as c
+    ),
+    beginning as materialized (
+      select c.provider, c.pattern, c.is_prefix, c.case_sensitive, left(c.pattern, known.length) as start
+      from claim as c
+      join (
+        select distinct length(k.pattern) as length from claim as k where k.is_prefix
+      ) as known on known.length <= length(c.pattern)
+    ),
+    covered as (
+      select longer.provider, longer.pattern, longer.is_prefix, longer.case_sensitive
+      from beginning as longer
+      join claim as shorter on shorter.provider = longer.provider and shorter.pattern = longer.start
+      where shorter.is_prefix and (shorter.pattern <> longer.pattern or not longer.is_prefix)
+    ),
+    uncovered as (
+      select c.provider, c.pattern, c.is_prefix, c.case_sensitive from claim as c
+      except
+      select c.provider, c.pattern, c.is_prefix, c.case_sensitive from covered as c
+    )
+    select row(a.runtime, not u.case_sensitive, u.pattern, u.is_prefix, u.provider)::registry.claims
+    from uncovered as u
+    join unnest(new_arms) as a on a.provider = u.provider
+  );
+
+  new_equivalents := array(
+    select row(e.model, e.group_index + 1)::registry.equivalents
+    from registry.manifest_equivalents(replace_registry.manifest) as e
+  );
+
+  delete from registry.providers as old where not exists (select from unnest(new_providers) as new where new = old);
+  insert into registry.providers
+  select new.* from unnest(new_providers) as new where not exists (select from registry.providers as old where old = new);
+
+  delete from registry.arms as old where not exists (select from unnest(new_arms) as new where new = old);
+  insert into registry.arms
+  select new.* from unnest(new_arms) as new where not exists (select from registry.arms as old where old = new);
+
+  delete from registry.models as old where not exists (select from unnest(new_models) as new where new = old);
+  insert into registry.models
+  select new.* from unnest(new_models) as new where not exists (select from registry.models as old where old = new);
+
+  delete from registry.claims as old where not exists (select from unnest(new_claims) as new where new = old);
+  insert into registry.claims
+  select new.* from unnest(new_claims) as new where not exists (select from registry.claims as old where old = new);
+
+  delete from registry.equivalents as old where not exists (select from unnest(new_equivalents) as new where new = old);
+  insert into registry.equivalents
+  select new.* from unnest(new_equivalents) as new
+  where not exists (select from registry.equivalents as old where old = new);
 
   -- Runtimes are updated in place: workspaces refer to them.
-  delete from registry.runtimes as r
-  where not exists (
-    select
-    from registry.manifest_runtimes(replace_registry.manifest) as kept
-    where kept.runtime = r.name
-  );
-  insert into registry.runtimes as r (name, position, model_policy, default_model, menu_size)
-  select
-    named.runtime,
-    named.runtime_index + 1,
-    named.model_policy,
-    coalesce(named.default_model, first.model),
-    coalesce(menu.size, 0)
-  from registry.manifest_runtimes(replace_registry.manifest) as named
-  left join registry.models as first on first.runtime = named.runtime and first.menu_position = 1
-  left join (
-    select m.runtime, count(m.menu_position) as size from registry.models as m group by m.runtime
-  ) as menu on menu.runtime = named.runtime
+  delete from registry.runtimes as old
+  where not exists (select from unnest(new_runtimes) as new where new.name = old.name);
+  insert into registry.runtimes
+  select new.* from unnest(new_runtimes) as new where not exists (select from registry.runtimes as old where old = new)
   on conflict (name) do update set
     position = excluded.position,
     model_policy = excluded.model_policy,
     default_model = excluded.default_model,
     menu_size = excluded.menu_size;
-
-  -- Without what a prefix of the same provider covers, so that one step down the index is enough (registry.route).
-  with claim as materialized (
-    select distinct c.provider, c.pattern, c.is_prefix, c.case_sensitive
-    from registry.manifest_claims(replace_registry.manifest) as c
-  ),
-  beginning as materialized (
-    select c.provider, c.pattern, c.is_prefix, c.case_sensitive, left(c.pattern, known.length) as start
-    from claim as c
-    join (
-      select distinct length(k.pattern) as length from claim as k where k.is_prefix
-    ) as known on known.length <= length(c.pattern)
-  ),
-  covered as (
-    select longer.provider, longer.pattern, longer.is_prefix, longer.case_sensitive
-    from beginning as longer
-    join claim as shorter on shorter.provider = longer.provider and shorter.pattern = longer.start
-    where shorter.is_prefix and (shorter.pattern <> longer.pattern or not longer.is_prefix)
-  ),
-  uncovered as (
-    select c.provider, c.pattern, c.is_prefix, c.case_sensitive from claim as c
-    except
-    select c.provider, c.pattern, c.is_prefix, c.case_sensitive from covered as c
-  )
-  insert into registry.claims (runtime, case_folded, pattern, is_prefix, provider)
-  select a.runtime, not u.case_sensitive, u.pattern, u.is_prefix, u.provider
-  from uncovered as u
-  join registry.arms as a on a.provider = u.provider;
-
-  insert into registry.equivalents (model, group_number)
-  select e.model, e.group_index + 1
-  from registry.manifest_equivalents(replace_registry.manifest) as e;
 end
 $$;
 
 
 --
--- Name: FUNCTION replace_registry(manifest jsonb, revision bigint, loaded_by text); Type: COMMENT; Schema: registry; Owner: -
+-- Name: FUNCTION replace_registry(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
 --
 
-COMMENT ON FUNCTION registry.replace_registry(manifest jsonb, revision bigint, loaded_by text) IS 'Internal: makes a manifest the registry, as a new revision.';
+COMMENT ON FUNCTION registry.replace_registry(manifest jsonb) IS 'Internal: makes a manifest the registry.';
 
 
 --
@@ -2431,20 +3473,22 @@ declare
 begin
   -- An exact id. Of several arms that list it, the only one that the credentials open wins, else the first.
   if route.auth_env = '{}' then
-    select true, m.provider, p.billed_to
-    into routing.routable, routing.provider, routing.billed_to
+    select true, m.provider, p.billed_to, m.deprecated_at <= now(), m.sunset_at
+    into routing
     from registry.models as m
     join registry.providers as p on p.name = m.provider
     where m.runtime = route.runtime and m.model = route.model
     order by m.arm_position
     limit 1;
   else
-    select true, candidate.provider, candidate.billed_to
-    into routing.routable, routing.provider, routing.billed_to
+    select true, candidate.provider, candidate.billed_to, candidate.deprecated_at <= now(), candidate.sunset_at
+    into routing
     from (
       select
         m.provider,
         p.billed_to,
+        m.deprecated_at,
+        m.sunset_at,
         m.arm_position,
         p.auth_env && route.auth_env as is_open,
         count(*) filter (where p.auth_env && route.auth_env) over () as open_arms
@@ -2658,6 +3702,33 @@ COMMENT ON FUNCTION workspace.actor() IS 'Internal: who the history names: the s
 
 
 --
+-- Name: begin_era(); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.begin_era() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- Whoever comes second waits for the first and then finds nothing left to do; above READ COMMITTED it gets 40001.
+  update workspace.numbering as n
+  set era = n.era + 1
+  where (n.made_in = n.tableoid and n.made_by = n.xmin) is not true;
+  if found then
+    update workspace.numbering as n set made_in = n.tableoid, made_by = n.xmin;
+  end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION begin_era(); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.begin_era() IS 'Internal: makes the positions of changes go on above all that came with a dump, whatever transaction ids are here.';
+
+
+--
 -- Name: changes; Type: TABLE; Schema: workspace; Owner: -
 --
 
@@ -2681,7 +3752,10 @@ CREATE TABLE workspace.changes (
     request_id text COLLATE pg_catalog."C",
     changed_at timestamp with time zone NOT NULL,
     txid xid8 NOT NULL,
-    secret text COLLATE pg_catalog."C"
+    secret text COLLATE pg_catalog."C",
+    model_deprecated boolean DEFAULT false NOT NULL,
+    model_sunset_at timestamp with time zone,
+    "position" bigint DEFAULT 0 NOT NULL
 );
 
 
@@ -2689,7 +3763,7 @@ CREATE TABLE workspace.changes (
 -- Name: TABLE changes; Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON TABLE workspace.changes IS 'Every write to a workspace, in order; nothing is deleted here, and only keyring.reseal rewrites sealed bytes. It outlives its workspace.';
+COMMENT ON TABLE workspace.changes IS 'Every write to a workspace, in order; only keyring.reseal rewrites sealed bytes and only fleet.prune_changes deletes. It outlives its workspace.';
 
 
 --
@@ -2756,6 +3830,20 @@ COMMENT ON COLUMN workspace.changes.secret IS 'The secret that set_secret or del
 
 
 --
+-- Name: COLUMN changes.model_deprecated; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.changes.model_deprecated IS 'Whether the registry deprecated the model after, there and then; its end, if that was known, is model_sunset_at.';
+
+
+--
+-- Name: COLUMN changes."position"; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.changes."position" IS 'Its place in the feed, see workspace.next_position; 0: made before there was a feed.';
+
+
+--
 -- Name: change_of(workspace.changes, text, text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
@@ -2779,6 +3867,8 @@ begin
   answer.billed_to := recorded.billed_to;
   answer.billing_changed := recorded.billing_changed;
   answer.needs_restart := recorded.changed and recorded.action not in ('create_workspace', 'delete_workspace');
+  answer.model_deprecated := recorded.model_deprecated;
+  answer.model_sunset_at := recorded.model_sunset_at;
   return answer;
 end
 $$;
@@ -2882,6 +3972,8 @@ begin
     decided.model_source := 'requested';
     decided.provider := routing.provider;
     decided.billed_to := routing.billed_to;
+    decided.model_deprecated := routing.deprecated;
+    decided.model_sunset_at := routing.sunset_at;
     return decided;
   end if;
 
@@ -2943,6 +4035,8 @@ begin
 
   decided.provider := routing.provider;
   decided.billed_to := routing.billed_to;
+  decided.model_deprecated := routing.deprecated;
+  decided.model_sunset_at := routing.sunset_at;
   return decided;
 end
 $$;
@@ -3170,6 +4264,8 @@ begin
   described.model_source := decided.model_source;
   described.provider := decided.provider;
   described.billed_to := decided.billed_to;
+  described.model_deprecated := coalesce(decided.model_deprecated, false);
+  described.model_sunset_at := decided.model_sunset_at;
   described.billing_changed := false;
   if described.changed and current.model is not null then
     previous := registry.route(current.runtime, current.model, current.credentials);
@@ -3264,7 +4360,7 @@ begin
 
   select
     w.id, w.name, w.runtime, current.model, routing.routable, routing.provider, routing.billed_to,
-    w.version, w.created_at, w.updated_at
+    w.version, w.created_at, w.updated_at, coalesce(routing.deprecated, false), routing.sunset_at
   into state
   from workspace.workspaces as w
   where w.id = current.workspace_id;
@@ -3448,6 +4544,48 @@ COMMENT ON FUNCTION workspace.lock_workspace(with_key keyring.data_key, ws uuid)
 
 
 --
+-- Name: next_position(uuid, bigint); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.next_position(ws uuid, version bigint) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  own_position bigint;
+  position_before bigint;
+begin
+  select
+    (n.era << 45) + pg_current_xact_id()::text::bigint,
+    (
+      select c.position
+      from workspace.changes as c
+      where c.workspace_id = next_position.ws and c.version = next_position.version - 1
+    )
+  into own_position, position_before
+  from workspace.numbering as n
+  where n.made_in = n.tableoid and n.made_by = n.xmin;
+  if not found then
+    perform workspace.begin_era();
+    return workspace.next_position(next_position.ws, next_position.version);
+  end if;
+
+  -- Not below our own transaction id: readers are given what lies below the oldest transaction still running, and this is
+  -- not visible yet. Not below the change before: its transaction may be the younger one, if it got the workspace first.
+  -- (It is over, or our own: the workspace is locked. Equal positions go by version.)
+  return greatest(own_position, position_before);
+end
+$$;
+
+
+--
+-- Name: FUNCTION next_position(ws uuid, version bigint); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.next_position(ws uuid, version bigint) IS 'Internal: the position of the change that makes a workspace this version; the workspace is locked, or new.';
+
+
+--
 -- Name: optional_text(text, text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
@@ -3564,12 +4702,14 @@ declare
   actor constant text := workspace.actor();
   changed_at constant timestamptz := clock_timestamp();
   txid constant xid8 := pg_current_xact_id();
+  position constant bigint := workspace.next_position(described.workspace_id, described.version);
 begin
   insert into workspace.changes (
     workspace_id, version, action, changed, previous_runtime, runtime,
     previous_sealed, previous_key_id, sealed, key_id,
     model_source, provider, billed_to, billing_changed,
-    restore, actor, request_id, changed_at, txid, secret
+    restore, actor, request_id, changed_at, txid, secret,
+    model_deprecated, model_sunset_at, position
   )
   values (
     described.workspace_id, described.version, described.action, described.changed,
@@ -3578,8 +4718,14 @@ begin
     case when not current.model_is_unreadable then current.key_id end,
     stored.sealed, stored.key_id,
     described.model_source, described.provider, described.billed_to, described.billing_changed,
-    record_change.restore, actor, record_change.request_id, changed_at, txid, described.secret
+    record_change.restore, actor, record_change.request_id, changed_at, txid, described.secret,
+    described.model_deprecated, described.model_sunset_at, position
   );
+
+  -- Off unless asked for: transactions that notify commit one after the other.
+  if current_setting('runtime_registry.notify', true) = 'on' then
+    perform pg_notify('runtime_registry_changes', '');
+  end if;
 end
 $$;
 
@@ -3588,7 +4734,7 @@ $$;
 -- Name: FUNCTION record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text) IS 'Internal: writes the row of changes.';
+COMMENT ON FUNCTION workspace.record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text) IS 'Internal: writes the row of changes, at its place in the feed. With the setting runtime_registry.notify = on it wakes those who listen on runtime_registry_changes.';
 
 
 --
@@ -4081,6 +5227,47 @@ COMMENT ON FUNCTION workspace.write_secret_change(current workspace.snapshot, se
 
 
 --
+-- Name: retention; Type: TABLE; Schema: fleet; Owner: -
+--
+
+CREATE TABLE fleet.retention (
+    singleton boolean DEFAULT true NOT NULL,
+    prunings bigint NOT NULL,
+    "position" bigint NOT NULL,
+    workspace_id uuid NOT NULL,
+    version bigint NOT NULL,
+    CONSTRAINT retention_has_one_row CHECK (singleton)
+);
+
+
+--
+-- Name: TABLE retention; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TABLE fleet.retention IS 'One row, or none as long as nothing was pruned: how often fleet.prune_changes has taken changes away, and the last of them in the order of the feed. It is how fleet.changes_after knows that a reader has missed some.';
+
+
+--
+-- Name: key_ids; Type: SEQUENCE; Schema: keyring; Owner: -
+--
+
+CREATE SEQUENCE keyring.key_ids
+    AS integer
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+
+--
+-- Name: SEQUENCE key_ids; Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON SEQUENCE keyring.key_ids IS 'The ids of keys. None is given twice, not even when the keys are lost: something may still refer to them.';
+
+
+--
 -- Name: alembic_version; Type: TABLE; Schema: registry; Owner: -
 --
 
@@ -4167,7 +5354,10 @@ CREATE TABLE registry.models (
     model text NOT NULL COLLATE pg_catalog."C",
     arm_position bigint NOT NULL,
     provider text NOT NULL COLLATE pg_catalog."C",
-    menu_position bigint
+    menu_position bigint,
+    deprecated_at timestamp with time zone,
+    sunset_at timestamp with time zone,
+    successor text COLLATE pg_catalog."C"
 );
 
 
@@ -4183,6 +5373,27 @@ COMMENT ON TABLE registry.models IS 'The exact model ids that the arms list.';
 --
 
 COMMENT ON COLUMN registry.models.menu_position IS 'Its place on the runtime''s menu; null where an earlier arm already lists the id.';
+
+
+--
+-- Name: COLUMN models.deprecated_at; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.models.deprecated_at IS 'From when on it should not be used any more; null: it is not deprecated.';
+
+
+--
+-- Name: COLUMN models.sunset_at; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.models.sunset_at IS 'From when on it is not going to work any more; null: not known.';
+
+
+--
+-- Name: COLUMN models.successor; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.models.successor IS 'The id to use instead; null: none is named.';
 
 
 --
@@ -4235,7 +5446,8 @@ CREATE TABLE registry.revisions (
     revision bigint NOT NULL,
     manifest jsonb NOT NULL,
     loaded_at timestamp with time zone NOT NULL,
-    loaded_by text NOT NULL
+    loaded_by text NOT NULL,
+    restored_from bigint
 );
 
 
@@ -4251,6 +5463,13 @@ COMMENT ON TABLE registry.revisions IS 'Every manifest that was ever loaded.';
 --
 
 COMMENT ON COLUMN registry.revisions.loaded_by IS 'The setting runtime_registry.actor, else the session user.';
+
+
+--
+-- Name: COLUMN revisions.restored_from; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.revisions.restored_from IS 'The older revision that fleet.restore_registry loaded again; null: it came as a manifest.';
 
 
 --
@@ -4311,6 +5530,47 @@ CREATE TABLE registry.state (
 --
 
 COMMENT ON TABLE registry.state IS 'One row: the current revision (0: none loaded yet). The table is also the gate between those who decide by the registry and those who replace it, see registry.hold.';
+
+
+--
+-- Name: numbering; Type: TABLE; Schema: workspace; Owner: -
+--
+
+CREATE TABLE workspace.numbering (
+    singleton boolean DEFAULT true NOT NULL,
+    era bigint NOT NULL,
+    made_in oid,
+    made_by xid,
+    CONSTRAINT numbering_has_one_row CHECK (singleton)
+);
+
+
+--
+-- Name: TABLE numbering; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON TABLE workspace.numbering IS 'One row: what the positions of changes begin with, for as long as the database counts its transactions as it does. A dump takes the row along into another cluster, which counts differently; but there it stands in another table and was written by another transaction than it says. Then the next change begins a new era, and positions go on rising.';
+
+
+--
+-- Name: COLUMN numbering.era; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.numbering.era IS 'Positions are the era times 2^45, plus a transaction id.';
+
+
+--
+-- Name: COLUMN numbering.made_in; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.numbering.made_in IS 'The table, by its oid, that the row was made in.';
+
+
+--
+-- Name: COLUMN numbering.made_by; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.numbering.made_by IS 'The transaction that made it, or its savepoint: its xmin.';
 
 
 --
@@ -4378,6 +5638,14 @@ COMMENT ON COLUMN workspace.workspaces.version IS 'Counts the workspace''s chang
 
 
 --
+-- Data for Name: retention; Type: TABLE DATA; Schema: fleet; Owner: -
+--
+
+COPY fleet.retention (singleton, prunings, "position", workspace_id, version) FROM stdin;
+\.
+
+
+--
 -- Data for Name: keys; Type: TABLE DATA; Schema: keyring; Owner: -
 --
 
@@ -4390,7 +5658,7 @@ COPY keyring.keys (id, wrapped, state, created_at, retired_at) FROM stdin;
 --
 
 COPY registry.alembic_version (version_num) FROM stdin;
-0002
+0003
 \.
 
 
@@ -4422,7 +5690,7 @@ COPY registry.equivalents (model, group_number) FROM stdin;
 -- Data for Name: models; Type: TABLE DATA; Schema: registry; Owner: -
 --
 
-COPY registry.models (runtime, model, arm_position, provider, menu_position) FROM stdin;
+COPY registry.models (runtime, model, arm_position, provider, menu_position, deprecated_at, sunset_at, successor) FROM stdin;
 \.
 
 
@@ -4438,7 +5706,7 @@ COPY registry.providers (name, "position", billed_to, auth_env, case_sensitive) 
 -- Data for Name: revisions; Type: TABLE DATA; Schema: registry; Owner: -
 --
 
-COPY registry.revisions (revision, manifest, loaded_at, loaded_by) FROM stdin;
+COPY registry.revisions (revision, manifest, loaded_at, loaded_by, restored_from) FROM stdin;
 \.
 
 
@@ -4463,7 +5731,7 @@ t	0
 -- Data for Name: changes; Type: TABLE DATA; Schema: workspace; Owner: -
 --
 
-COPY workspace.changes (workspace_id, version, action, changed, previous_runtime, runtime, previous_sealed, previous_key_id, sealed, key_id, model_source, provider, billed_to, billing_changed, restore, actor, request_id, changed_at, txid, secret) FROM stdin;
+COPY workspace.changes (workspace_id, version, action, changed, previous_runtime, runtime, previous_sealed, previous_key_id, sealed, key_id, model_source, provider, billed_to, billing_changed, restore, actor, request_id, changed_at, txid, secret, model_deprecated, model_sunset_at, "position") FROM stdin;
 \.
 
 
@@ -4481,6 +5749,21 @@ COPY workspace.secrets (workspace_id, key, sealed, key_id, updated_at) FROM stdi
 
 COPY workspace.workspaces (id, name, runtime, version, created_at, updated_at) FROM stdin;
 \.
+
+
+--
+-- Name: key_ids; Type: SEQUENCE SET; Schema: keyring; Owner: -
+--
+
+SELECT pg_catalog.setval('keyring.key_ids', 1, false);
+
+
+--
+-- Name: retention retention_pkey; Type: CONSTRAINT; Schema: fleet; Owner: -
+--
+
+ALTER TABLE ONLY fleet.retention
+    ADD CONSTRAINT retention_pkey PRIMARY KEY (singleton);
 
 
 --
@@ -4588,6 +5871,14 @@ ALTER TABLE ONLY workspace.changes
 
 
 --
+-- Name: numbering numbering_pkey; Type: CONSTRAINT; Schema: workspace; Owner: -
+--
+
+ALTER TABLE ONLY workspace.numbering
+    ADD CONSTRAINT numbering_pkey PRIMARY KEY (singleton);
+
+
+--
 -- Name: secrets secrets_pkey; Type: CONSTRAINT; Schema: workspace; Owner: -
 --
 
@@ -4615,6 +5906,13 @@ CREATE UNIQUE INDEX keys_active_key ON keyring.keys USING btree (state) WHERE (s
 --
 
 CREATE INDEX equivalents_group_number_idx ON registry.equivalents USING btree (group_number);
+
+
+--
+-- Name: changes_position_idx; Type: INDEX; Schema: workspace; Owner: -
+--
+
+CREATE INDEX changes_position_idx ON workspace.changes USING btree ("position", workspace_id, version);
 
 
 --
@@ -4673,6 +5971,27 @@ GRANT USAGE ON SCHEMA workspace TO runtime_registry_admin;
 
 
 --
+-- Name: TYPE pair; Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON TYPE fleet.pair FROM PUBLIC;
+
+
+--
+-- Name: TYPE place; Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON TYPE fleet.place FROM PUBLIC;
+
+
+--
+-- Name: TYPE stored_model; Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON TYPE fleet.stored_model FROM PUBLIC;
+
+
+--
 -- Name: TYPE data_key; Type: ACL; Schema: keyring; Owner: -
 --
 
@@ -4722,11 +6041,123 @@ REVOKE ALL ON TYPE workspace.snapshot FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION changes_after(cursor text, batch integer); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.changes_after(cursor text, batch integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.changes_after(cursor text, batch integer) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION check_batch(batch integer); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.check_batch(batch integer) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION current_cursor(); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.current_cursor() FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.current_cursor() TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION deprecations(); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.deprecations() FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.deprecations() TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION describe_orphans(pairs fleet.pair[]); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.describe_orphans(pairs fleet.pair[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION feed_end(); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.feed_end() FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION load_registry(manifest jsonb, on_orphan text, dry_run boolean); Type: ACL; Schema: fleet; Owner: -
 --
 
 REVOKE ALL ON FUNCTION fleet.load_registry(manifest jsonb, on_orphan text, dry_run boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION fleet.load_registry(manifest jsonb, on_orphan text, dry_run boolean) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION parse_cursor(cursor text); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.parse_cursor(cursor text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION prune_changes(before timestamp with time zone, batch integer, cursor text); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.prune_changes(before timestamp with time zone, batch integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.prune_changes(before timestamp with time zone, batch integer, cursor text) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION replace_registry(manifest jsonb, on_orphan text, dry_run boolean, restored_from bigint); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.replace_registry(manifest jsonb, on_orphan text, dry_run boolean, restored_from bigint) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION require_revision(revision bigint); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.require_revision(revision bigint) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION reset_of(runtime text, model text); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.reset_of(runtime text, model text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION restore_registry(revision bigint, on_orphan text, dry_run boolean); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.restore_registry(revision bigint, on_orphan text, dry_run boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.restore_registry(revision bigint, on_orphan text, dry_run boolean) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION revision_manifest(revision bigint); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.revision_manifest(revision bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.revision_manifest(revision bigint) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION revisions(); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.revisions() FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.revisions() TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION stored_models(of_runtimes text[]); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.stored_models(of_runtimes text[]) FROM PUBLIC;
 
 
 --
@@ -4990,6 +6421,13 @@ REVOKE ALL ON FUNCTION registry.manifest_claims(manifest jsonb) FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION manifest_deprecations(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_deprecations(manifest jsonb) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION manifest_difference(before jsonb, after jsonb, OUT added jsonb, OUT removed jsonb, OUT changed jsonb); Type: ACL; Schema: registry; Owner: -
 --
 
@@ -5039,10 +6477,24 @@ REVOKE ALL ON FUNCTION registry.manifest_runtimes(manifest jsonb) FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION manifest_side(side text, says jsonb, other jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_side(side text, says jsonb, other jsonb) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION manifest_strings(value jsonb); Type: ACL; Schema: registry; Owner: -
 --
 
 REVOKE ALL ON FUNCTION registry.manifest_strings(value jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_time(value text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_time(value text) FROM PUBLIC;
 
 
 --
@@ -5063,10 +6515,10 @@ REVOKE ALL ON FUNCTION registry.refuse_model(runtime text) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION replace_registry(manifest jsonb, revision bigint, loaded_by text); Type: ACL; Schema: registry; Owner: -
+-- Name: FUNCTION replace_registry(manifest jsonb); Type: ACL; Schema: registry; Owner: -
 --
 
-REVOKE ALL ON FUNCTION registry.replace_registry(manifest jsonb, revision bigint, loaded_by text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION registry.replace_registry(manifest jsonb) FROM PUBLIC;
 
 
 --
@@ -5133,6 +6585,13 @@ REVOKE ALL ON FUNCTION registry.valid_models(runtime text) FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION workspace.actor() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION begin_era(); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.begin_era() FROM PUBLIC;
 
 
 --
@@ -5252,6 +6711,13 @@ GRANT ALL ON FUNCTION workspace.list_secrets(ws uuid) TO runtime_registry_admin;
 --
 
 REVOKE ALL ON FUNCTION workspace.lock_workspace(with_key keyring.data_key, ws uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION next_position(ws uuid, version bigint); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.next_position(ws uuid, version bigint) FROM PUBLIC;
 
 
 --
