@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
 
 import databases
+import own_server
 import servers
 from databases import Database
+from own_server import OwnServer
 from pyapi.embedded import EmbeddedError
 from servers import Server
 
@@ -96,3 +99,21 @@ def conn(shared_database: Database) -> Iterator[psycopg.Connection]:
     """A connection in a transaction that is rolled back after the test."""
     with closing(psycopg.connect(shared_database.dsn)) as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def installed_home() -> Iterator[Path]:
+    """The home of a stopped server with everything installed, to be copied."""
+    with servers.reachable_directory() as directory:
+        with own_server.running(directory / "home") as server:
+            server.install()
+        yield directory / "home"
+
+
+@pytest.fixture
+def own(installed_home: Path) -> Iterator[OwnServer]:
+    """A server of the test's own, which it may kill."""
+    with servers.reachable_directory() as directory:
+        own_server.copy(installed_home, directory / "home")
+        with own_server.running(directory / "home") as server:
+            yield server
