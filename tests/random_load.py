@@ -32,6 +32,7 @@ from support import MANIFEST, Conn, runtime
 
 T = TypeVar("T")
 Connect = Callable[[random.Random], Conn]
+Prepare = Callable[[Conn, random.Random], object]
 Action = Callable[[Conn], list[Change]]
 
 CLIENTS = 4
@@ -60,6 +61,8 @@ class Load:
     connect: Connect
     failures: Set[str]
     """Codes that are no refusals and yet to be expected; nothing was done then."""
+    prepare: Prepare
+    """What each try begins with."""
     shared: list[UUID] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     clients: list[Client] = field(default_factory=list)
@@ -195,6 +198,7 @@ class Client:
             def signed(conn: Conn, attempt: str = attempt) -> T:
                 sign = "select set_config('runtime_registry.actor', %s, false)"
                 conn.execute(sign, [attempt])
+                self.load.prepare(conn, self.dice)
                 return action(conn)
 
             conn = self._connected()
@@ -344,10 +348,14 @@ def check_loads(conn: Conn, loads: list[tuple[str, RegistryLoad]]) -> None:
 
 @contextmanager
 def random_load(
-    conn: Conn, connect: Connect, seed: int, failures: Set[str] = frozenset()
+    conn: Conn,
+    connect: Connect,
+    seed: int,
+    failures: Set[str] = frozenset(),
+    prepare: Prepare = lambda conn, dice: None,
 ) -> Iterator[Load]:
     """Clients at work for the length of the block; `conn` (autocommit) is to prepare it."""
-    load = Load(connect, failures)
+    load = Load(connect, failures, prepare)
     dice, names = random.Random(seed), map(str, range(CLIENTS))
     load.clients = [Client(load, name, random.Random(f"{seed}.{name}")) for name in names]
     for number in range(SHARED):
