@@ -19,7 +19,7 @@ SECONDS ?= 1
 OUT ?= bench/latest
 BENCH := PYTHONPATH=tests $(BIN)/python -m benchmarks
 
-.PHONY: demo test test-container matrix lint bench bench-large bench-compare golden wheel clean
+.PHONY: demo test soak test-container matrix lint bench bench-large bench-compare golden wheel clean
 
 demo: .venv/demo
 	@$(BIN)/runtime-registry demo
@@ -34,6 +34,15 @@ test-container: .venv/dev
 # MATRIX=--if-available: a version that this machine cannot have is no failure.
 matrix: .venv/dev
 	$(BIN)/python tests/matrix.py $(MATRIX)
+
+# The tests that kill, cut and interrupt, for long: what comes from the environment goes first.
+soak: export RUNTIME_REGISTRY_KILLS ?= 210
+soak: export RUNTIME_REGISTRY_CUTS ?= 2000
+soak: export RUNTIME_REGISTRY_INTERRUPTIONS ?= 2000
+soak: export RUNTIME_REGISTRY_FAILOVERS ?= 10
+soak: .venv/dev
+	$(BIN)/pytest tests/test_server_kills.py tests/test_connection_cuts.py tests/test_disk_full.py \
+	    tests/test_interruptions.py tests/test_failover.py
 
 lint: .venv/dev .venv/bench
 	$(BIN)/ruff check

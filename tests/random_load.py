@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import count
 from typing import TypeVar
 from uuid import UUID
@@ -300,17 +300,8 @@ def recorded(conn: Conn, ws: UUID) -> list[HistoryEntry]:
 
 
 def as_told(row: HistoryEntry) -> Change:
-    """The answer to a call, as far as its row says; the rest of it is not compared."""
-    said = ("previous_runtime", "runtime", "previous_model", "model", "model_source")
-    shared = {name: getattr(row, name) for name in (*said, "provider", "billed_to", "changed")}
-    return Change(
-        workspace_id=row.workspace_id,
-        version=row.version,
-        model_was_reset=False,
-        billing_changed=False,
-        needs_restart=True,
-        **shared,
-    )
+    """The answer to a call, as far as its row has it; the rest of it is not compared."""
+    return Change(**{told.name: getattr(row, told.name, None) for told in fields(Change)})
 
 
 def torn(conn: Conn) -> list[UUID]:
