@@ -210,15 +210,16 @@ def _await_server(home: Path, installation: Installation) -> str:
 
     Returns the directory of the server's socket.
     """
-    started = False
+    started = 0
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         with _lock_file(home, "supervisor") as supervisor:
             if _try_lock(supervisor):
-                if started:
-                    break  # it gave up
+                # It gave up. The first may only have taken the end of an earlier one for a server.
+                if started == 2:
+                    break
                 _start_supervisor(home, supervisor, installation)
-                started = True
+                started += 1
         if socket := _socket_directory(home):
             where = ("-h", socket, "-p", PORT, "-U", SUPERUSER, "-d", DATABASE)
             if _run(installation.programs / "pg_isready", "--quiet", *where):

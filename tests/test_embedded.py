@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -9,7 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -137,6 +139,25 @@ def test_a_killed_user_leaves_no_server(home: Path) -> None:
         process.kill()
     wait_until(lambda: is_gone(pid))
     wait_until(lambda: not socket.exists())
+
+
+def test_the_end_of_an_earlier_supervisor_is_not_taken_for_a_server(home: Path) -> None:
+    with embedded.server(home):
+        pass
+    with (home / "server.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as by one that is about to exit
+        inode = f":{os.fstat(held.fileno()).st_ino} "
+
+        with ThreadPoolExecutor(max_workers=1) as threads, ExitStack() as stack:
+            starting = threads.submit(stack.enter_context, embedded.server(home))
+            wait_until(
+                lambda: any(
+                    "->" in line and inode in line
+                    for line in Path("/proc/locks").read_text().splitlines()
+                )
+            )
+            fcntl.flock(held, fcntl.LOCK_UN)
+            assert fetch(starting.result(60).dsn, "SELECT 1") == [(1,)]
 
 
 def test_after_a_crash_the_data_is_there(home: Path) -> None:
