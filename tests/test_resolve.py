@@ -156,7 +156,8 @@ def test_list_runtimes(loaded: Conn) -> None:
 
 
 def test_list_models_names_the_provider_that_resolve_names(loaded: Conn) -> None:
-    assert [tuple(entry) for entry in rows(loaded, "registry.list_models", "one")] == [
+    listed = rows(loaded, "registry.list_models", "one")
+    assert [tuple(entry)[:5] for entry in listed] == [
         (1, "m1", "ant", "tenant", True),
         (2, "both", "ant", "tenant", False),
         (3, "bee/mine", "ant", "tenant", False),

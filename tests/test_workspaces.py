@@ -45,6 +45,8 @@ def change(**given: Any) -> Json:
         "billed_to": None,
         "billing_changed": False,
         "needs_restart": False,
+        "model_deprecated": False,
+        "model_sunset_at": None,
         **given,
     }
 
@@ -83,6 +85,8 @@ def test_create_answers_what_it_stored(conn: Conn) -> None:
         "billed_to": "platform",
         "version": 1,
         **times,
+        "model_deprecated": False,
+        "model_sunset_at": None,
     }
     assert isinstance(state.created_at, datetime)
     assert state.created_at == state.updated_at
