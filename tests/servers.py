@@ -201,13 +201,7 @@ def _container() -> Iterator[Running]:
 
 @contextmanager
 def _embedded() -> Iterator[Running]:
-    major = os.environ.get("RUNTIME_REGISTRY_TEST_POSTGRES") or embedded.packaged().major
-    if not major.isdecimal():
-        raise ServerError(f"RUNTIME_REGISTRY_TEST_POSTGRES is {major!r}, and not a major version")
-    with (
-        reachable_directory() as home,
-        embedded.server(home, installation(int(major))) as server,
-    ):
+    with reachable_directory() as home, embedded.server(home, chosen()) as server:
         dsn = make_conninfo(server.dsn, dbname="postgres")
         yield dsn, lambda: server.log_path.read_text(errors="replace")
 
@@ -218,6 +212,14 @@ def reachable_directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tests-", dir="/tmp") as directory:
         Path(directory).chmod(0o711)
         yield Path(directory)
+
+
+def chosen() -> Installation:
+    """The installation that RUNTIME_REGISTRY_TEST_POSTGRES asks for, else the package."""
+    major = os.environ.get("RUNTIME_REGISTRY_TEST_POSTGRES") or embedded.packaged().major
+    if not major.isdecimal():
+        raise ServerError(f"RUNTIME_REGISTRY_TEST_POSTGRES is {major!r}, and not a major version")
+    return installation(int(major))
 
 
 def installation(major: int) -> Installation:
