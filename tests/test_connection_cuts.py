@@ -1,6 +1,6 @@
 """A connection that is cut anywhere leaves nothing half done, and a repeated request settles it.
 
-RUNTIME_REGISTRY_CUTS says how often the last test cuts (100 if unset), RUNTIME_REGISTRY_SEED where.
+RUNTIME_REGISTRY_CUTS says how often the last test cuts (60 if unset), RUNTIME_REGISTRY_SEED where.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from random_load import as_told, check_loads, random_load, torn
 from sessions import Outcome, check_history, on, settle
 from support import MANIFEST, Conn, one, runtime
 
-CUTS = int(os.environ.get("RUNTIME_REGISTRY_CUTS", "100"))
+CUTS = int(os.environ.get("RUNTIME_REGISTRY_CUTS", "60"))
 SEED = int(os.environ.get("RUNTIME_REGISTRY_SEED", "1"))
 T = TypeVar("T")
 KIMI = "moonshot/kimi-k2.6"
