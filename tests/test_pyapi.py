@@ -26,6 +26,7 @@ from psycopg.rows import class_row, dict_row, namedtuple_row, scalar_row
 
 import pyapi
 from databases import Database, in_thread, wait_until_blocked
+from every_function import use_every_function
 from pyapi import (
     Change,
     Deprecation,
@@ -450,6 +451,10 @@ def test_a_call_is_one_statement(database: Database, tmp_path: Path) -> None:
             conn.pgconn.untrace()
         # libpq's trace: F is the frontend; Query, or Execute of the extended protocol.
         assert len(re.findall(r"\tF\t\d+\t(?:Query|Execute)\t", trace.read_text())) == 1
+
+
+def test_every_function_works_in_a_transaction_of_its_own(database: Database) -> None:
+    assert sorted(use_every_function(database.connect(autocommit=True))) == FUNCTIONS
 
 
 def test_nothing_is_left_behind_in_the_session(database: Database) -> None:
