@@ -9,13 +9,15 @@ as $$
 begin
   -- A change that this snapshot does not see is of a transaction whose id is not below the snapshot's xmin, so its
   -- position is not below this (workspace.next_position). What is below it is seen, or was rolled back.
-  return case
+  return (
+    select case
       when n.made_in = n.tableoid and n.made_by = n.xmin
         then (n.era << 45) + pg_snapshot_xmin(pg_current_snapshot())::text::bigint
       -- Restored from a dump: all that is there came with it, and the next change begins the next era.
       else (n.era + 1) << 45
     end
-  from workspace.numbering as n;
+    from workspace.numbering as n
+  );
 end
 $$;
 comment on function fleet.feed_end() is
