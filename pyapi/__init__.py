@@ -14,6 +14,14 @@ keys that seal secrets, `pyapi.responses` turns results and errors into HTTP ans
 `pyapi.schema` installs and migrates the database.
 """
 
+from .access import (
+    Caller,
+    Token,
+    authenticate,
+    create_token,
+    list_tokens,
+    revoke_token,
+)
 from .errors import DatabaseFailure, RegistryError
 from .fleet import (
     Deprecation,
@@ -21,9 +29,11 @@ from .fleet import (
     Pruning,
     RegistryLoad,
     Revision,
+    WorkspaceEntry,
     changes_after,
     current_cursor,
     deprecations,
+    list_workspaces,
     load_registry,
     prune_changes,
     restore_registry,
@@ -32,6 +42,7 @@ from .fleet import (
 )
 from .follow import follow_changes
 from .registry import (
+    Installation,
     ModelEntry,
     RuntimeEntry,
     default_model,
@@ -39,6 +50,7 @@ from .registry import (
     list_runtimes,
     menu,
     resolve,
+    status,
 )
 from .workspace import (
     Change,
@@ -55,16 +67,19 @@ from .workspace import (
     history,
     list_secrets,
     preview_runtime_change,
+    rename_workspace,
     set_model,
     set_secret,
 )
 
 __all__ = [
+    "Caller",
     "Change",
     "DatabaseFailure",
     "Deprecation",
     "FeedEntry",
     "HistoryEntry",
+    "Installation",
     "ModelEntry",
     "Pruning",
     "RegistryError",
@@ -72,10 +87,14 @@ __all__ = [
     "Revision",
     "RuntimeEntry",
     "SecretEntry",
+    "Token",
     "Workspace",
+    "WorkspaceEntry",
+    "authenticate",
     "change_runtime",
     "changes_after",
     "clear_model",
+    "create_token",
     "create_workspace",
     "current_cursor",
     "default_model",
@@ -89,14 +108,19 @@ __all__ = [
     "list_models",
     "list_runtimes",
     "list_secrets",
+    "list_tokens",
+    "list_workspaces",
     "load_registry",
     "menu",
     "preview_runtime_change",
     "prune_changes",
+    "rename_workspace",
     "resolve",
     "restore_registry",
     "revision_manifest",
     "revisions",
+    "revoke_token",
     "set_model",
     "set_secret",
+    "status",
 ]

@@ -101,7 +101,7 @@ def sync(builder: Callable[P, Call[T]]) -> Callable[Concatenate[Connection[Any],
         try:
             rows = send(conn, call).fetchall()
         except (Error, UnicodeEncodeError) as error:
-            raise _refusal(error, call, conn, status) from error
+            raise refusal(error, call, conn, status) from error
         return call.statement.result(rows)
 
     _present(function, builder, Connection[Any], builder.__module__)
@@ -120,14 +120,14 @@ def coroutine(
         try:
             rows = await (await asend(conn, call)).fetchall()
         except (Error, UnicodeEncodeError) as error:
-            raise _refusal(error, call, conn, status) from error
+            raise refusal(error, call, conn, status) from error
         return call.statement.result(rows)
 
     _present(function, builder, AsyncConnection[Any], module)
     return function
 
 
-def _refusal(
+def refusal(
     error: Error | UnicodeEncodeError,
     call: Call[Any],
     conn: Connection[Any] | AsyncConnection[Any],

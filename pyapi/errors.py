@@ -123,6 +123,18 @@ class RevisionNotFound(RegistryError, code="REVISION_NOT_FOUND"):
     revision: int
 
 
+class TokenNotFound(RegistryError, code="TOKEN_NOT_FOUND"):
+    """There is no access token of this name."""
+
+    name: str
+
+
+class TokenExists(RegistryError, code="TOKEN_EXISTS"):
+    """There is an access token of this name already, perhaps a revoked one."""
+
+    name: str
+
+
 class VersionConflict(RegistryError, code="VERSION_CONFLICT"):
     """The workspace has changed: it is not at the version the caller expects."""
 

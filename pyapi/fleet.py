@@ -14,6 +14,18 @@ from .errors import InvalidArgument
 
 
 @dataclass(frozen=True, slots=True)
+class WorkspaceEntry:
+    """A workspace in a list: what `Workspace` has, but for the model."""
+
+    workspace_id: UUID
+    name: str
+    runtime: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryLoad:
     """What loading a manifest did to the registry, or would do (`dry_run`)."""
 
@@ -272,6 +284,27 @@ def prune_changes_call(
     return Call(_PRUNE_CHANGES, {"before": before, "batch": batch, "cursor": cursor})
 
 
+_LIST_WORKSPACES = Statement(
+    f"""
+    select {columns(WorkspaceEntry)} from fleet.list_workspaces(
+        after => %(after)s::uuid, max_entries => %(max_entries)s::integer)
+    """,
+    each(WorkspaceEntry),
+    reads_only=True,
+)
+
+
+def list_workspaces_call(
+    *, after: UUID | str | None = None, max_entries: int = 100
+) -> Call[list[WorkspaceEntry]]:
+    """List the workspaces by id, a page at a time; `after` is the last id of the page before.
+
+    Raises: InvalidArgument (`max_entries` is not between 1 and 1000).
+    """
+    return Call(_LIST_WORKSPACES, {"after": after, "max_entries": max_entries})
+
+
+list_workspaces = sync(list_workspaces_call)
 load_registry = sync(load_registry_call)
 restore_registry = sync(restore_registry_call)
 revisions = sync(revisions_call)

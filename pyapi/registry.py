@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from .calls import Call, Statement, columns, each, scalar, scalars, sync
+from .calls import Call, Statement, columns, each, one, scalar, scalars, sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,16 @@ class ModelEntry:
     """From when on it is not going to work, if that is known."""
     successor: str | None
     """The model to use instead, if one is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What is installed in a database, and loaded."""
+
+    schema_revision: str | None
+    """The migration it stands at."""
+    registry_revision: int
+    """The registry that is loaded; 0: none."""
 
 
 _RESOLVE: Statement[str | None] = Statement(
@@ -120,8 +130,22 @@ def list_models_call(runtime: str) -> Call[list[ModelEntry]]:
     return Call(_LIST_MODELS, {"runtime": runtime})
 
 
+_STATUS = Statement(
+    f"select {columns(Installation)} from registry.status()", one(Installation), reads_only=True
+)
+
+
+def status_call() -> Call[Installation]:
+    """Tell what is installed and loaded: whoever serves from a database looks here whether it can.
+
+    It needs no more than the role runtime_registry_reader.
+    """
+    return Call(_STATUS, {})
+
+
 resolve = sync(resolve_call)
 default_model = sync(default_model_call)
 menu = sync(menu_call)
 list_runtimes = sync(list_runtimes_call)
 list_models = sync(list_models_call)
+status = sync(status_call)

@@ -21,13 +21,15 @@ from uuid import UUID
 
 import psycopg
 
+from .access import Token
 from .errors import DatabaseFailure, RegistryError, translate
-from .fleet import Deprecation, RegistryLoad, Revision
-from .registry import ModelEntry, RuntimeEntry
+from .fleet import Deprecation, RegistryLoad, Revision, WorkspaceEntry
+from .registry import Installation, ModelEntry, RuntimeEntry
 from .workspace import Change, HistoryEntry, SecretEntry, Workspace
 
 Entry = (
     Workspace
+    | WorkspaceEntry
     | RegistryLoad
     | Revision
     | Deprecation
@@ -35,6 +37,8 @@ Entry = (
     | SecretEntry
     | ModelEntry
     | RuntimeEntry
+    | Installation
+    | Token
 )
 
 

@@ -96,6 +96,8 @@ class HistoryEntry:
     changed_at: datetime
     secret: str | None
     """The name of the secret that was set or deleted; None: the write was not about one."""
+    name: str | None
+    """The name that the call gave; None: it gave none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,25 +112,33 @@ _CREATE_WORKSPACE = Statement(
     f"""
     select {columns(Change)} from workspace.create_workspace(
         name => %(name)s::text, runtime => %(runtime)s::text, model => %(model)s::text,
-        id => %(id)s::uuid)
+        id => %(id)s::uuid, request_id => %(request_id)s::text)
     """,
     one(Change),
 )
 
 
 def create_workspace_call(
-    name: str, runtime: str, *, model: str | None = None, id: UUID | str | None = None
+    name: str,
+    runtime: str,
+    *,
+    model: str | None = None,
+    id: UUID | str | None = None,
+    request_id: str | None = None,
 ) -> Call[Change]:
     """Create a workspace.
 
     Without `model` it has none. A model has to be registered for the runtime. Without `id` the
-    database makes one; with one of your own a lost answer can be settled: the second try raises
-    `WorkspaceExists`.
+    database makes one. `request_id` makes it safe to repeat: the second call of the same actor with
+    the same one returns the first one's answer and creates nothing.
 
     Raises: InvalidArgument, RuntimeUnsupported, ModelNotRegistered, RegistryUnavailable,
-    WorkspaceExists.
+    RequestIdReused, WorkspaceExists.
     """
-    return Call(_CREATE_WORKSPACE, {"name": name, "runtime": runtime, "model": model, "id": id})
+    return Call(
+        _CREATE_WORKSPACE,
+        {"name": name, "runtime": runtime, "model": model, "id": id, "request_id": request_id},
+    )
 
 
 _CHANGE_RUNTIME = Statement(
@@ -278,6 +288,48 @@ def preview_runtime_change_call(
     return Call(_PREVIEW_RUNTIME_CHANGE, params)
 
 
+_RENAME_WORKSPACE = Statement(
+    f"""
+    select {columns(Change)} from workspace.rename_workspace(
+        ws => %(ws)s::uuid, name => %(name)s::text, runtime => %(runtime)s::text,
+        model => %(model)s::text, restore => %(restore)s::boolean,
+        expected_version => %(expected_version)s::bigint, request_id => %(request_id)s::text)
+    """,
+    one(Change),
+)
+
+
+def rename_workspace_call(
+    ws: UUID | str,
+    name: str,
+    *,
+    runtime: str | None = None,
+    model: str | None = None,
+    restore: bool = False,
+    expected_version: int | None = None,
+    request_id: str | None = None,
+) -> Call[Change]:
+    """Give a workspace another name and, in the same change, another runtime or model.
+
+    `runtime`, `model` and `restore` as in `change_runtime`; without `runtime` it keeps the one it
+    has. `expected_version` and `request_id` as there too.
+
+    Raises what `change_runtime` does.
+    """
+    return Call(
+        _RENAME_WORKSPACE,
+        {
+            "ws": ws,
+            "name": name,
+            "runtime": runtime,
+            "model": model,
+            "restore": restore,
+            "expected_version": expected_version,
+            "request_id": request_id,
+        },
+    )
+
+
 _DELETE_WORKSPACE = Statement(
     f"""
     select {columns(Change)} from workspace.delete_workspace(
@@ -396,6 +448,7 @@ set_model = sync(set_model_call)
 clear_model = sync(clear_model_call)
 get_workspace = sync(get_workspace_call)
 preview_runtime_change = sync(preview_runtime_change_call)
+rename_workspace = sync(rename_workspace_call)
 delete_workspace = sync(delete_workspace_call)
 history = sync(history_call)
 set_secret = sync(set_secret_call)

@@ -1,6 +1,6 @@
 -- Who may call what. Tables are granted to nobody: the functions below run with their owner's rights.
 
-revoke all on all functions in schema registry, keyring, workspace, fleet from public;
+revoke all on all functions in schema registry, keyring, access, workspace, fleet from public;
 
 -- Whoever can use a table's row type can put it into a table of their own, and so stand in the way of a later revision.
 -- The types of results stay usable.
@@ -8,14 +8,17 @@ revoke all on type
   registry.alembic_version, registry.state, registry.revisions, registry.providers, registry.runtimes, registry.arms,
   registry.models, registry.claims, registry.equivalents, registry.routing, registry.manifest_problem,
   keyring.keys, keyring.sealed_value, keyring.data_key,
+  access.tokens,
   workspace.workspaces, workspace.secrets, workspace.changes, workspace.numbering, workspace.snapshot, workspace.decision,
   workspace.key_use,
   fleet.retention, fleet.stored_model, fleet.pair, fleet.place
 from public;
 
-grant usage on schema registry, workspace
+grant usage on schema registry, workspace, fleet
   to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
-grant usage on schema fleet, keyring
+grant usage on schema access
+  to runtime_registry_operator, runtime_registry_admin;
+grant usage on schema keyring
   to runtime_registry_admin;
 
 -- Readers, and with them everybody.
@@ -25,22 +28,26 @@ grant execute on function
   registry.menu(text),
   registry.list_runtimes(),
   registry.list_models(text),
+  registry.status(),
   workspace.get_workspace(uuid),
   workspace.preview_runtime_change(uuid, text, text, boolean),
   workspace.history(uuid),
-  workspace.list_secrets(uuid)
+  workspace.list_secrets(uuid),
+  fleet.list_workspaces(uuid, integer)
 to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
 
--- Operators, and with them admins.
+-- Operators, and with them admins. What the HTTP service needs: it runs as an operator.
 grant execute on function
-  workspace.create_workspace(text, text, text, uuid),
+  workspace.create_workspace(text, text, text, uuid, text),
   workspace.change_runtime(uuid, text, text, boolean, bigint, text),
   workspace.set_model(uuid, text, bigint, text),
   workspace.clear_model(uuid, bigint, text),
+  workspace.rename_workspace(uuid, text, text, text, boolean, bigint, text),
   workspace.delete_workspace(uuid, bigint),
   workspace.set_secret(uuid, text, text, bigint),
   workspace.get_secret(uuid, text),
-  workspace.delete_secret(uuid, text, bigint)
+  workspace.delete_secret(uuid, text, bigint),
+  access.authenticate(bytea)
 to runtime_registry_operator, runtime_registry_admin;
 
 -- Admins.
@@ -58,5 +65,8 @@ grant execute on function
   keyring.rewrap(),
   keyring.reseal(uuid, integer),
   keyring.retire(integer),
-  keyring.status(boolean)
+  keyring.status(boolean),
+  access.create_token(text, text, bytea, uuid, timestamptz),
+  access.revoke_token(text),
+  access.list_tokens()
 to runtime_registry_admin;

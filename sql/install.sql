@@ -2,15 +2,17 @@
 --
 --   psql -1 -v ON_ERROR_STOP=1 -f sql/install.sql
 --
--- Four schemas; a schema uses only those below it.
+-- Five schemas; a schema uses only those below it.
 --
 --   fleet       all workspaces at once      load_registry  restore_registry  revisions  revision_manifest  deprecations
---                                           changes_after  current_cursor  prune_changes
+--                                           changes_after  current_cursor  prune_changes  list_workspaces
 --   workspace   one workspace at a time     create_workspace  change_runtime  set_model  clear_model
---                                           delete_workspace  get_workspace  preview_runtime_change  history
+--                                           rename_workspace  delete_workspace  get_workspace
+--                                           preview_runtime_change  history
 --                                           set_secret  get_secret  list_secrets  delete_secret
+--   access      who may call over HTTP      create_token  revoke_token  list_tokens  authenticate
 --   keyring     how secrets are sealed      init  rotate  rewrap  reseal  retire  status
---   registry    what may run                resolve  default_model  menu  list_runtimes  list_models
+--   registry    what may run                resolve  default_model  menu  list_runtimes  list_models  status
 --
 -- A workspace is one row of workspace.workspaces; its model is the secret MODEL in workspace.secrets; every write adds
 -- one to its version and one row to workspace.changes, in the same transaction. The registry tables are derived from
@@ -38,6 +40,7 @@
 \ir registry/menu.sql
 \ir registry/list_runtimes.sql
 \ir registry/list_models.sql
+\ir registry/status.sql
 \ir registry/manifest.sql
 \ir registry/manifest_problems.sql
 \ir registry/manifest_facts.sql
@@ -63,6 +66,12 @@
 \ir keyring/rotate.sql
 \ir keyring/rewrap.sql
 
+\ir access/tables.sql
+\ir access/create_token.sql
+\ir access/revoke_token.sql
+\ir access/list_tokens.sql
+\ir access/authenticate.sql
+
 \ir workspace/tables.sql
 \ir workspace/actor.sql
 \ir workspace/optional_text.sql
@@ -84,6 +93,7 @@
 \ir workspace/change_runtime.sql
 \ir workspace/set_model.sql
 \ir workspace/clear_model.sql
+\ir workspace/rename_workspace.sql
 \ir workspace/delete_workspace.sql
 \ir workspace/get_workspace.sql
 \ir workspace/preview_runtime_change.sql
@@ -120,6 +130,7 @@
 \ir fleet/current_cursor.sql
 \ir fleet/changes_after.sql
 \ir fleet/prune_changes.sql
+\ir fleet/list_workspaces.sql
 
 \ir roles.sql
 \ir grants.sql

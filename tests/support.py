@@ -19,13 +19,20 @@ from psycopg.types.json import Jsonb
 
 from databases import SQL
 
-SCHEMAS = ["registry", "keyring", "workspace", "fleet"]
+SCHEMAS = ["registry", "keyring", "access", "workspace", "fleet"]
 MANIFEST: dict[str, Any] = json.loads((SQL / "registry" / "manifest.json").read_text())
 # The error table of the README: every code we raise, and its SQLSTATE.
 CODES = {
     **dict.fromkeys(["INVALID_ARGUMENT", "ISOLATION_UNSUPPORTED"], "PT400"),
     **dict.fromkeys(
-        ["WORKSPACE_NOT_FOUND", "SECRET_NOT_FOUND", "KEY_NOT_FOUND", "REVISION_NOT_FOUND"], "PT404"
+        [
+            "WORKSPACE_NOT_FOUND",
+            "SECRET_NOT_FOUND",
+            "KEY_NOT_FOUND",
+            "REVISION_NOT_FOUND",
+            "TOKEN_NOT_FOUND",
+        ],
+        "PT404",
     ),
     **dict.fromkeys(
         [
@@ -36,6 +43,7 @@ CODES = {
             "KEYRING_EXISTS",
             "KEYRING_EMPTY",
             "KEY_IN_USE",
+            "TOKEN_EXISTS",
         ],
         "PT409",
     ),

@@ -6,6 +6,7 @@ The designed code comes each time, what was sent is not repeated, and nothing is
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
 from itertools import cycle
 from typing import Any
 from uuid import UUID
@@ -38,7 +39,20 @@ FUNCTIONS: dict[str, Json] = {
     "registry.default_model": {"runtime": "claude-code"},
     "registry.menu": {"runtime": "claude-code"},
     "registry.list_models": {"runtime": "claude-code"},
-    "workspace.create_workspace": {"name": "w", "runtime": "claude-code", "model": "opus"},
+    "workspace.create_workspace": {
+        "name": "w",
+        "runtime": "claude-code",
+        "model": "opus",
+        "request_id": "r",
+    },
+    "workspace.rename_workspace": {
+        "ws": WS,
+        "name": "w",
+        "runtime": "claude-code",
+        "model": "opus",
+        "restore": False,
+        "request_id": "r",
+    },
     "workspace.change_runtime": {
         "ws": WS,
         "runtime": "hermes",
@@ -61,15 +75,19 @@ FUNCTIONS: dict[str, Json] = {
     "workspace.get_secret": {"ws": WS, "name": "TOKEN"},
     "workspace.delete_secret": {"ws": WS, "name": "TOKEN"},
     "workspace.list_secrets": {"ws": WS},
+    "access.create_token": {"name": "t", "role": "admin", "hash": b"x" * 32},
+    "access.revoke_token": {"name": "t"},
 }
 TEXTS = [
     (function, argument)
     for function, named in FUNCTIONS.items()
     for argument in named
-    if argument not in ("ws", "restore", "value")
+    if argument not in ("ws", "restore", "value", "role", "hash")
 ]
 OPTIONAL = {
     ("workspace.create_workspace", "model"),
+    ("workspace.rename_workspace", "runtime"),
+    ("workspace.rename_workspace", "model"),
     ("workspace.change_runtime", "model"),
     ("workspace.preview_runtime_change", "model"),
     *((function, argument) for function, argument in TEXTS if argument == "request_id"),
@@ -143,6 +161,7 @@ def test_the_table_has_every_text_argument_there_is(conn: Conn) -> None:
         ("fleet.load_registry", "on_orphan"),
         ("fleet.restore_registry", "on_orphan"),
         ("workspace.set_secret", "value"),  # kept as it is
+        ("access.create_token", "role"),
     }
 
 
@@ -246,7 +265,8 @@ def answered(conn: Conn, function: str, named: Json, *collate: str) -> list[Any]
     query = f"select f.* from (select {', '.join(columns)}) as given, {function}({arguments}) as f"
     try:
         with savepoint(conn):
-            return conn.execute(query.encode(), [*named.values()]).fetchall()
+            found = conn.execute(query.encode(), [*named.values()]).fetchall()
+            return [[value for value in row if not isinstance(value, datetime)] for row in found]
     except psycopg.Error as error:
         return [error.sqlstate, error.diag.message_detail]
 

@@ -112,6 +112,7 @@ def test_every_function_comes_from_the_files(conn: Conn) -> None:
 BELOW = {
     "registry": {"registry"},
     "keyring": {"keyring", "registry"},
+    "access": {"access", "registry"},
     "workspace": {"workspace", "registry", "keyring"},
     "fleet": set(SCHEMAS),
 }

@@ -153,6 +153,8 @@ REFUSALS: list[tuple[str, str, Mapping[str, Any]]] = [
     ("PT409", "KEYRING_EXISTS", {}),
     ("PT409", "KEYRING_EMPTY", {}),
     ("PT404", "REVISION_NOT_FOUND", {"revision": 7}),
+    ("PT404", "TOKEN_NOT_FOUND", {"name": "t"}),
+    ("PT409", "TOKEN_EXISTS", {"name": "t"}),
     ("PT409", "VERSION_CONFLICT", {"workspace_id": "w", "expected_version": 1, "version": 2}),
     ("PT409", "RUNTIME_IN_USE", {"runtimes": [{"runtime": "r", "workspaces": 2}]}),
     ("PT409", "REGISTRY_ORPHANS", {"orphans": [], "orphans_total": 60}),

@@ -16,12 +16,13 @@ READER, OPERATOR, ADMIN = (
 READING = {
     "registry.resolve", "registry.default_model", "registry.menu", "registry.list_runtimes",
     "registry.list_models", "workspace.get_workspace", "workspace.preview_runtime_change",
-    "workspace.history", "workspace.list_secrets",
+    "workspace.history", "workspace.list_secrets", "registry.status", "fleet.list_workspaces",
 }  # fmt: skip
 OPERATING = READING | {
     "workspace.create_workspace", "workspace.change_runtime", "workspace.set_model",
-    "workspace.clear_model", "workspace.delete_workspace",
+    "workspace.clear_model", "workspace.delete_workspace", "workspace.rename_workspace",
     "workspace.set_secret", "workspace.get_secret", "workspace.delete_secret",
+    "access.authenticate",
 }  # fmt: skip
 MAY_CALL: dict[str, set[str]] = {
     "nobody_in_particular": set(),
@@ -34,6 +35,7 @@ MAY_CALL: dict[str, set[str]] = {
         "fleet.prune_changes",
         "keyring.init", "keyring.rotate", "keyring.rewrap", "keyring.reseal", "keyring.retire",
         "keyring.status",
+        "access.create_token", "access.revoke_token", "access.list_tokens",
     },
 }  # fmt: skip
 PRIVILEGES = ["select", "insert", "update", "delete", "truncate", "references", "trigger"]
@@ -141,6 +143,7 @@ ANSWERS = {
     "registry.model_entry", "fleet.registry_load", "workspace.secret_entry",
     "keyring.reseal_progress", "keyring.status_entry", "fleet.revision", "fleet.deprecation",
     "fleet.feed_entry", "fleet.pruning",
+    "registry.installation", "fleet.workspace_entry", "access.token", "access.caller",
 }  # fmt: skip
 
 

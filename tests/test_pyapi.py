@@ -342,7 +342,8 @@ def test_every_public_function_of_the_database_has_a_python_function_with_its_ar
     granted = conn.execute(
         """
         select p.proname, p.proargnames[1:p.pronargs] from pg_proc p
-        where p.pronamespace = any (array['registry', 'workspace', 'fleet']::regnamespace[])
+        where p.pronamespace
+            = any (array['registry', 'access', 'workspace', 'fleet']::regnamespace[])
           and has_function_privilege('runtime_registry_admin', p.oid, 'execute')
         """
     ).fetchall()
@@ -427,7 +428,14 @@ def test_a_call_is_one_statement(database: Database, tmp_path: Path) -> None:
         lambda: get_secret(conn, ws, "A"),
         lambda: list_secrets(conn, ws),
         lambda: delete_secret(conn, ws, "A"),
+        lambda: pyapi.rename_workspace(conn, ws, "other"),
         lambda: delete_workspace(conn, ws),
+        lambda: pyapi.list_workspaces(conn),
+        lambda: pyapi.status(conn),
+        lambda: pyapi.create_token(conn, "t", "admin", b"x" * 32),
+        lambda: pyapi.authenticate(conn, b"x" * 32),
+        lambda: pyapi.list_tokens(conn),
+        lambda: pyapi.revoke_token(conn, "t"),
         lambda: resolve(conn, "hermes", "m"),
         lambda: default_model(conn, "hermes"),
         lambda: menu(conn, "hermes"),
@@ -518,7 +526,7 @@ def test_a_function_and_its_async_twin_describe_themselves_alike(name: str) -> N
         assert set(hints) == {*signature.parameters, "return"}
         text = pydoc.plain(pydoc.render_doc(function))
         assert f"{name}(conn: " in text
-        assert "Call" not in text
+        assert "Call[" not in text
     first, second = inspect.signature(plain), inspect.signature(twin)
     assert list(first.parameters.values())[1:] == list(second.parameters.values())[1:]
     assert first.return_annotation == second.return_annotation

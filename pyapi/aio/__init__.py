@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from .. import fleet, registry, workspace
+from .. import access, fleet, registry, workspace
 from ..calls import coroutine
 from ..errors import RegistryError
 from ..follow import LISTEN, raise_unless_passing
@@ -23,6 +23,7 @@ set_model = coroutine(workspace.set_model_call)
 clear_model = coroutine(workspace.clear_model_call)
 get_workspace = coroutine(workspace.get_workspace_call)
 preview_runtime_change = coroutine(workspace.preview_runtime_change_call)
+rename_workspace = coroutine(workspace.rename_workspace_call)
 delete_workspace = coroutine(workspace.delete_workspace_call)
 history = coroutine(workspace.history_call)
 set_secret = coroutine(workspace.set_secret_call)
@@ -35,7 +36,9 @@ default_model = coroutine(registry.default_model_call)
 menu = coroutine(registry.menu_call)
 list_runtimes = coroutine(registry.list_runtimes_call)
 list_models = coroutine(registry.list_models_call)
+status = coroutine(registry.status_call)
 
+list_workspaces = coroutine(fleet.list_workspaces_call)
 load_registry = coroutine(fleet.load_registry_call)
 restore_registry = coroutine(fleet.restore_registry_call)
 revisions = coroutine(fleet.revisions_call)
@@ -44,6 +47,11 @@ deprecations = coroutine(fleet.deprecations_call)
 changes_after = coroutine(fleet.changes_after_call)
 current_cursor = coroutine(fleet.current_cursor_call)
 prune_changes = coroutine(fleet.prune_changes_call)
+
+create_token = coroutine(access.create_token_call)
+revoke_token = coroutine(access.revoke_token_call)
+list_tokens = coroutine(access.list_tokens_call)
+authenticate = coroutine(access.authenticate_call)
 
 Opened = AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]
 
@@ -97,9 +105,11 @@ async def _wait(stop: asyncio.Event, seconds: float) -> None:
 
 
 __all__ = [
+    "authenticate",
     "change_runtime",
     "changes_after",
     "clear_model",
+    "create_token",
     "create_workspace",
     "current_cursor",
     "default_model",
@@ -113,14 +123,19 @@ __all__ = [
     "list_models",
     "list_runtimes",
     "list_secrets",
+    "list_tokens",
+    "list_workspaces",
     "load_registry",
     "menu",
     "preview_runtime_change",
     "prune_changes",
+    "rename_workspace",
     "resolve",
     "restore_registry",
     "revision_manifest",
     "revisions",
+    "revoke_token",
     "set_model",
     "set_secret",
+    "status",
 ]

@@ -1,6 +1,16 @@
 create schema fleet;
 comment on schema fleet is 'All workspaces at once.';
 
+create type fleet.workspace_entry as (
+  workspace_id uuid,
+  name text,
+  runtime text,
+  version bigint,
+  created_at timestamptz,
+  updated_at timestamptz
+);
+comment on type fleet.workspace_entry is 'A workspace in a list: what workspace.get_workspace tells of it, but for the model.';
+
 create type fleet.registry_load as (
   revision bigint,
   loaded boolean,

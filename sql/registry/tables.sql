@@ -143,6 +143,13 @@ create type registry.model_entry as (
 );
 comment on type registry.model_entry is 'One registered model, as registry.list_models shows it.';
 
+create type registry.installation as (
+  schema_revision text,
+  registry_revision bigint
+);
+comment on type registry.installation is
+  'What registry.status finds. schema_revision: the migration this database stands at. registry_revision: the registry that is loaded; 0: none.';
+
 create type registry.manifest_problem as (
   path text,
   problem text

@@ -21,7 +21,13 @@ begin
   answer.provider := recorded.provider;
   answer.billed_to := recorded.billed_to;
   answer.billing_changed := recorded.billing_changed;
-  answer.needs_restart := recorded.changed and recorded.action not in ('create_workspace', 'delete_workspace');
+  answer.needs_restart := recorded.changed
+    and recorded.action not in ('create_workspace', 'delete_workspace')
+    and (
+      recorded.action <> 'rename_workspace'
+      or recorded.runtime <> recorded.previous_runtime
+      or recorded.model_source not in ('kept', 'none')
+    );
   answer.model_deprecated := recorded.model_deprecated;
   answer.model_sunset_at := recorded.model_sunset_at;
   return answer;

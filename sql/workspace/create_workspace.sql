@@ -2,7 +2,8 @@ create or replace function workspace.create_workspace(
   name text,
   runtime text,
   model text default null,
-  id uuid default null
+  id uuid default null,
+  request_id text default null
 )
 returns workspace.change
 language plpgsql
@@ -13,14 +14,21 @@ declare
   called constant text collate "C" := registry.clean_text(create_workspace.name, 'name');
   target constant text collate "C" := registry.clean_text(create_workspace.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(create_workspace.model, 'model');
+  request constant text collate "C" := workspace.optional_text(create_workspace.request_id, 'request_id');
   moment timestamptz;
   with_key keyring.data_key;
+  answer workspace.change;
   absent workspace.snapshot;
   decided workspace.decision;
   described workspace.changes;
   stored keyring.sealed_value;
 begin
-  absent.workspace_id := coalesce(create_workspace.id, gen_random_uuid());
+  -- Who repeats a request finds the workspace of the first try, because the id is made of the request's name.
+  absent.workspace_id := coalesce(
+    create_workspace.id,
+    encode(substr(sha256(convert_to(workspace.actor() || ' ' || request, 'UTF8')), 1, 16), 'hex')::uuid,
+    gen_random_uuid()
+  );
   absent.version := 0;
   absent.model_is_unreadable := false;
   absent.credentials := '{}';
@@ -29,11 +37,18 @@ begin
   perform keyring.hold();
   with_key := keyring.active_key();
   moment := clock_timestamp();
+  answer := workspace.recorded_answer(
+    with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
+  );
+  if answer.workspace_id is not null then
+    return answer;
+  end if;
   perform registry.require_runtime(target);
   decided := workspace.choose_model(with_key, absent, target, wanted, false);
 
   described := workspace.describe_change(absent, decided, 'create_workspace');
   described.version := 1;
+  described.name := called;
   begin
     insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at)
     values (
@@ -44,9 +59,15 @@ begin
       stored := workspace.store_secret(with_key, absent.workspace_id, 'MODEL', wanted);
     end if;
     -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
-    perform workspace.record_change(described, absent, stored, false, null);
+    perform workspace.record_change(described, absent, stored, false, request);
   exception
     when unique_violation then
+      answer := workspace.recorded_answer(
+        with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
+      );
+      if answer.workspace_id is not null then
+        return answer;
+      end if;
       raise exception using
         errcode = 'PT409',
         message = format('The workspace id %s is taken.', absent.workspace_id),
@@ -56,8 +77,9 @@ begin
   return workspace.change_of(described, null, wanted);
 end
 $$;
-comment on function workspace.create_workspace(text, text, text, uuid) is
+comment on function workspace.create_workspace(text, text, text, uuid, text) is
   'Creates a workspace. Strict on the pair: a model that is not registered for the runtime is refused.
-name: what people call it; need not be unique. runtime: its runtime. model: its model; null: none yet. id: its id; null: a new random one.
-Errors: INVALID_ARGUMENT, WORKSPACE_EXISTS, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, REGISTRY_UNAVAILABLE. Above READ COMMITTED,
+name: what people call it; need not be unique. runtime: its runtime. model: its model; null: none yet. id: its id; null: a new one.
+request_id: the caller''s name for this request; repeated by the same actor, it gets the recorded answer and creates nothing.
+Errors: INVALID_ARGUMENT, WORKSPACE_EXISTS, REQUEST_ID_REUSED, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, REGISTRY_UNAVAILABLE. Above READ COMMITTED,
 40001 if the registry was loaded meanwhile.';

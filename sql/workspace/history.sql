@@ -35,6 +35,7 @@ begin
     entry.request_id := recorded.request_id;
     entry.changed_at := recorded.changed_at;
     entry.secret := recorded.secret;
+    entry.name := recorded.name;
     return next entry;
   end loop;
   if not found then

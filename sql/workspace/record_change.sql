@@ -22,7 +22,7 @@ begin
     previous_sealed, previous_key_id, sealed, key_id,
     model_source, provider, billed_to, billing_changed,
     restore, actor, request_id, changed_at, txid, secret,
-    model_deprecated, model_sunset_at, position
+    model_deprecated, model_sunset_at, position, name
   )
   values (
     described.workspace_id, described.version, described.action, described.changed,
@@ -32,7 +32,7 @@ begin
     stored.sealed, stored.key_id,
     described.model_source, described.provider, described.billed_to, described.billing_changed,
     record_change.restore, actor, record_change.request_id, changed_at, txid, described.secret,
-    described.model_deprecated, described.model_sunset_at, position
+    described.model_deprecated, described.model_sunset_at, position, described.name
   );
 
   -- Off unless asked for: transactions that notify commit one after the other.

@@ -7,7 +7,8 @@ create or replace function workspace.recorded_answer(
   action text,
   runtime text,
   model text,
-  restore boolean
+  restore boolean,
+  name text default null
 )
 returns workspace.change
 language plpgsql
@@ -42,8 +43,9 @@ begin
   -- What was asked for can be read off what was done. The version that was expected is a condition of the request, not a
   -- part of it.
   if recorded.action <> recorded_answer.action
-    or (recorded_answer.action = 'change_runtime' and recorded.runtime <> recorded_answer.runtime)
+    or recorded.runtime is distinct from coalesce(recorded_answer.runtime, recorded.previous_runtime)
     or recorded.restore <> recorded_answer.restore
+    or recorded.name is distinct from recorded_answer.name
     or (case when recorded.model_source = 'requested' then answer.model end) is distinct from recorded_answer.model
   then
     raise exception using
@@ -55,5 +57,5 @@ begin
   return answer;
 end
 $$;
-comment on function workspace.recorded_answer(keyring.data_key, uuid, text, text, text, text, boolean) is
+comment on function workspace.recorded_answer(keyring.data_key, uuid, text, text, text, text, boolean, text) is
   'Internal: the answer recorded for this request, null if there is none. Raises REQUEST_ID_REUSED if it was a different request.';

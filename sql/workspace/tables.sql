@@ -54,6 +54,7 @@ create table workspace.changes (
   model_deprecated boolean not null default false,
   model_sunset_at timestamptz,
   position bigint not null default 0,
+  name text,
   constraint changes_pkey primary key (workspace_id, version)
 );
 create unique index changes_workspace_id_request_id_key
@@ -77,6 +78,7 @@ comment on column workspace.changes.model_deprecated is
   'Whether the registry deprecated the model after, there and then; its end, if that was known, is model_sunset_at.';
 comment on column workspace.changes.position is
   'Its place in the feed, see workspace.next_position; 0: made before there was a feed.';
+comment on column workspace.changes.name is 'The name that the call gave; null: it gave none.';
 
 create table workspace.numbering (
   singleton boolean not null default true,
@@ -156,11 +158,12 @@ create type workspace.history_entry as (
   actor text,
   request_id text,
   changed_at timestamptz,
-  secret text
+  secret text,
+  name text
 );
 comment on type workspace.history_entry is
   'One change of a workspace, with its models readable; a model that cannot be read any more is null. secret: the name of the secret that
-set_secret or delete_secret changed, never its value.';
+set_secret or delete_secret changed, never its value. name: the name that the change gave, if any.';
 
 create type workspace.secret_entry as (
   name text,

@@ -1,0 +1,81 @@
+create or replace function workspace.rename_workspace(
+  ws uuid,
+  name text,
+  runtime text default null,
+  model text default null,
+  restore boolean default false,
+  expected_version bigint default null,
+  request_id text default null
+)
+returns workspace.change
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  called constant text collate "C" := registry.clean_text(rename_workspace.name, 'name');
+  target constant text collate "C" := workspace.optional_text(rename_workspace.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(rename_workspace.model, 'model');
+  request constant text collate "C" := workspace.optional_text(rename_workspace.request_id, 'request_id');
+  with_key keyring.data_key;
+  current workspace.snapshot;
+  answer workspace.change;
+  decided workspace.decision;
+  routing registry.routing;
+begin
+  if rename_workspace.restore is null then
+    perform registry.invalid_argument('restore', 'is null');
+  elsif rename_workspace.restore and target is null then
+    perform registry.invalid_argument('restore', 'needs a runtime');
+  end if;
+
+  perform registry.hold();
+  perform keyring.hold();
+  with_key := keyring.active_key();
+  current := workspace.lock_workspace(with_key, rename_workspace.ws);
+
+  answer := workspace.recorded_answer(
+    with_key, current.workspace_id, request, 'rename_workspace', target, wanted, rename_workspace.restore, called
+  );
+  if answer.workspace_id is not null then
+    return answer;
+  end if;
+
+  if target is not null then
+    perform registry.require_runtime(target);
+  end if;
+  if rename_workspace.expected_version <> current.version then
+    perform workspace.version_conflict(current, rename_workspace.expected_version);
+  end if;
+
+  if target is not null or wanted is not null then
+    decided := workspace.choose_model(
+      with_key, current, coalesce(target, current.runtime), wanted, rename_workspace.restore
+    );
+  elsif current.model_is_unreadable then
+    perform workspace.secret_unreadable(current.workspace_id);
+  else
+    -- The pair stays as it is, even one that a newer registry does not have.
+    decided.runtime := current.runtime;
+    decided.model := current.model;
+    decided.model_source := case when current.model is null then 'none' else 'kept' end;
+    if current.model is not null then
+      routing := registry.route(current.runtime, current.model, '{}');
+      decided.provider := routing.provider;
+      decided.billed_to := routing.billed_to;
+      decided.model_deprecated := routing.deprecated;
+      decided.model_sunset_at := routing.sunset_at;
+    end if;
+  end if;
+  return workspace.write_change(
+    with_key, current, decided, 'rename_workspace', rename_workspace.restore, request, called
+  );
+end
+$$;
+comment on function workspace.rename_workspace(uuid, text, text, text, boolean, bigint, text) is
+  'Gives a workspace another name and, in the same change, another runtime or model where they are given.
+ws: the workspace. name: its new name; need not be unique. runtime, restore: as in workspace.change_runtime; null: it keeps its runtime. model:
+strict, it must be registered for the runtime; null: as change_runtime decides, or with no runtime the one it has.
+expected_version: refuse unless the workspace is at this version. request_id: the caller''s name for this request; repeated, it gets the
+recorded answer and changes nothing.
+Errors: as change_runtime.';
