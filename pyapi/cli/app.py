@@ -7,17 +7,17 @@ import shutil
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, NoReturn, ParamSpec
+from typing import Annotated, Any, Concatenate, NoReturn, ParamSpec, get_args
 
 import psycopg
 import typer
 from typer.core import TyperGroup
 
+from .. import access, fleet, follow_changes, keyring, registry, schema, workspace
 from .. import demo as story
-from .. import fleet, follow_changes, keyring, registry, schema, workspace
 from ..embedded import EmbeddedError
 from ..errors import RegistryError, translate
 from ..keyring import Kek
@@ -57,6 +57,9 @@ _secret = typer.Typer(no_args_is_help=True, help="The secrets of workspaces besi
 _keyring = typer.Typer(no_args_is_help=True, help="The keys that seal the secrets.")
 app.add_typer(_secret, name="secret")
 app.add_typer(_keyring, name="keyring")
+
+_token = typer.Typer(no_args_is_help=True, help="Tokens for the HTTP service.")
+app.add_typer(_token, name="token")
 
 _fleet = typer.Typer(no_args_is_help=True, help="All workspaces at once.")
 app.add_typer(_fleet, name="fleet")
@@ -470,6 +473,23 @@ def clear_model(
 
 
 @_command()
+def rename(
+    options: Options,
+    ws: _Ws,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    expected_version: _Version = None,
+    request_id: _Request = None,
+) -> None:
+    """Give a workspace another name."""
+    _change(
+        options,
+        lambda conn: workspace.rename_workspace(
+            conn, ws, name, expected_version=expected_version, request_id=request_id
+        ),
+    )
+
+
+@_command()
 def delete(options: Options, ws: _Ws, expected_version: _Version = None) -> None:
     """Delete a workspace and its secrets; its history stays."""
     _change(
@@ -792,6 +812,143 @@ def retire(
 def keyring_doctor(options: Options) -> None:
     """Look for what is wrong with the encryption only."""
     _examine(options, checks.ENCRYPTION)
+
+
+# The HTTP service
+
+
+@_command()
+def serve(
+    options: Options,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="PORT", help="0: any.")] = 8080,
+    require_if_match: Annotated[
+        bool | None,
+        typer.Option("--require-if-match", help="Refuse changes without If-Match with 428."),
+    ] = None,
+    proxies: Annotated[
+        str,
+        typer.Option(
+            "--proxies", metavar="ADDRESSES", help="Whose X-Forwarded-* headers to believe."
+        ),
+    ] = "127.0.0.1",
+) -> None:
+    """Serve HTTP until stopped; RUNTIME_REGISTRY_HTTP_* variables set the rest."""
+    _refuse_json(options)
+    try:
+        from ..http.serve import serve
+        from ..http.settings import Settings
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").startswith("pyapi"):
+            raise
+        hint = "Install it: pip install 'runtime-registry[cli,http]'."
+        error = RegistryError(500, "EXTRA_MISSING", "This needs the extra `http`.", hint)
+        _fail(options, error, Exit.UNEXPECTED)
+    with database.opened(options) as target:
+        try:
+            settings = Settings.from_environment(
+                database=target.conninfo, require_if_match=require_if_match
+            )
+        except ValueError as wrong:
+            raise typer.BadParameter(str(wrong)) from wrong
+        if target.server:
+            _print_demo_token(target, host, port)
+        serve(settings, host=host, port=port, proxies=proxies)
+
+
+def _print_demo_token(target: database.Database, host: str, port: int) -> None:
+    """Make a token for the playground, which has no other way in."""
+    secret, now = access.new_token(), datetime.now(UTC)
+    with target.connected() as conn:
+        access.create_token(
+            conn,
+            f"demo {now:%FT%T.%fZ}",
+            "admin",
+            access.token_hash(secret),
+            expires_at=now + timedelta(days=1),
+        )
+    print(
+        f"A token for today: {secret}\n"
+        f"curl -H 'Authorization: Bearer {secret}' http://{host}:{port}/runtimes",
+        flush=True,
+    )
+
+
+@_command(_token, "create")
+def token_create(
+    options: Options,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Its bearer, as the history shall name it.")
+    ],
+    role: Annotated[
+        str,
+        typer.Option(
+            "--role",
+            metavar="ROLE",
+            help="admin; operator: all but deleting workspaces; workspace: reads one workspace "
+            "and sets its model.",
+        ),
+    ],
+    ws: Annotated[
+        str | None,
+        typer.Option("--workspace", metavar="UUID", help="The one, for the role workspace."),
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option("--days", metavar="N", help="Expire then; else never.", min=1)
+    ] = None,
+) -> None:
+    """Make a token and print it, once: only its hash is kept."""
+    if role not in get_args(access.Role):
+        raise typer.BadParameter("take admin, operator or workspace", param_hint="--role")
+    secret = access.new_token()
+    until = datetime.now(UTC) + timedelta(days=days) if days else None
+    with database.connection(options) as conn:
+        made = access.create_token(
+            conn,
+            name,
+            role,  # type: ignore[arg-type]
+            access.token_hash(secret),
+            workspace_id=ws,
+            expires_at=until,
+        )
+    if options.as_json:
+        output.print_json({**output.as_dict(made), "token": secret})
+    else:
+        print(secret)
+
+
+@_command(_token, "list")
+def token_list(options: Options) -> None:
+    """List the tokens; never the tokens themselves."""
+    with database.connection(options) as conn:
+        entries = access.list_tokens(conn)
+    _print_entries(options, entries, _TOKEN_COLUMNS)
+
+
+@_command(_token, "revoke")
+def token_revoke(
+    options: Options, name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")]
+) -> None:
+    """End a token, from its next use on."""
+    with database.connection(options) as conn:
+        revoked = access.revoke_token(conn, name)
+    if options.as_json:
+        output.print_json(revoked)
+    else:
+        print("Revoked.")
+
+
+_TOKEN_COLUMNS: dict[str, Callable[[access.Token], object]] = {
+    "name": lambda token: token.name,
+    "role": lambda token: token.role,
+    "workspace": lambda token: token.workspace_id,
+    "created (UTC)": lambda token: token.created_at,
+    "expires (UTC)": lambda token: token.expires_at,
+    "last used (UTC)": lambda token: token.last_used_at,
+    "revoked (UTC)": lambda token: token.revoked_at,
+}
 
 
 # The database

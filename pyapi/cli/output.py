@@ -47,11 +47,15 @@ def print_json(document: object, to: TextIO | None = None, indent: int | None = 
 
 def _as_json(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # Not asdict(): it copies what it cannot know, and the fields are walked by json anyway.
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return as_dict(value)
     if isinstance(value, datetime):
         return value.isoformat()
     return str(value)
+
+
+def as_dict(entry: Any) -> dict[str, object]:
+    """Return a dataclass's fields by name; their values as they are."""
+    return {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
 
 
 def console(stderr: bool = False) -> Console:

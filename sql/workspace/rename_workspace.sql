@@ -60,7 +60,7 @@ begin
     decided.model := current.model;
     decided.model_source := case when current.model is null then 'none' else 'kept' end;
     if current.model is not null then
-      routing := registry.route(current.runtime, current.model, '{}');
+      routing := registry.route(current.runtime, current.model, current.credentials);
       decided.provider := routing.provider;
       decided.billed_to := routing.billed_to;
       decided.model_deprecated := routing.deprecated;

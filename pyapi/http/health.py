@@ -1,0 +1,37 @@
+"""Whether the service lives, and whether it can serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from ..errors import DatabaseFailure, RegistryError
+from ..registry import Installation, status_call
+from ..responses import Response
+from ..schema import head_revision
+from .service import Service
+
+_head = cache(head_revision)  # it looks at the disk
+
+# What must hold of a database that we serve from. The keyring's check, that the key-encryption key
+# fits, belongs here too.
+_CHECKS: dict[str, Callable[[Installation], bool]] = {
+    "schema": lambda found: found.schema_revision == _head(),
+    "registry": lambda found: found.registry_revision > 0,
+}
+
+
+async def readiness(service: Service) -> Response:
+    """Look at the database: 200, or 503 with what is wrong."""
+    try:
+        found = await service.run(status_call())
+    except RegistryError as error:
+        reachable = not isinstance(error, DatabaseFailure) or error.status != 503
+        return _answer({"database": reachable} | dict.fromkeys(_CHECKS, False))
+    return _answer({"database": True} | {name: look(found) for name, look in _CHECKS.items()})
+
+
+def _answer(checks: dict[str, bool]) -> Response:
+    ready = all(checks.values())
+    body = {"status": "ready" if ready else "not ready", "checks": checks}
+    return Response(200 if ready else 503, body)
