@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI, Request, Security
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
 
 from . import documentation, problems, swagger
 from .auth import authorize, caller_of
@@ -72,18 +73,27 @@ def app_factory(settings: Settings | None = None) -> FastAPI:
     if settings.docs:
         swagger.add(app, service)
 
+    # What is told by itself are the methods of one operation on the path, not of all.
+    methods = [(compile_path(each.path)[0], each.method) for each in OPERATIONS]
+
     async def unmatched(request: Request, error: Exception) -> Response:
         # No such path, or not this method: nothing of the request was looked at.
-        assert isinstance(error, HTTPException)
-        code = "METHOD_NOT_ALLOWED" if error.status_code == 405 else "NOT_FOUND"
-        text = "There is nothing here." if code == "NOT_FOUND" else "This takes other methods."
+        refused = Refused(404, "NOT_FOUND", "There is nothing here.")
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            path = request.url.path
+            allowed = ", ".join(method for at, method in methods if at.fullmatch(path))
+            headers = {"Allow": allowed} if allowed else error.headers
+            text = "This takes other methods."
+            refused = Refused(405, "METHOD_NOT_ALLOWED", text, headers=headers)
 
         async def refuse(_: Request) -> Response:
-            raise Refused(error.status_code, code, text, headers=error.headers)
+            raise refused
 
         return await observed(service, "unmatched", refuse)(request)
 
     app.add_exception_handler(HTTPException, unmatched)
+    document = documentation.complete(app.openapi())
+    app.openapi = lambda: document  # type: ignore[method-assign]
     return app
 
 

@@ -32,7 +32,7 @@ from ..workspace import Change, HistoryEntry, Workspace
 from . import problems
 from .auth import REALM, authorize, not_found
 from .bodies import Body
-from .operations import MODEL_FIELDS, Asked, Operation, shape_model, shape_page
+from .operations import MODEL_FIELDS, OPERATIONS, Asked, Operation, shape_model, shape_page
 from .problems import Refused
 
 WS = UUID("018f4f6e-0000-7000-8000-000000000001")
@@ -420,6 +420,15 @@ def extra(operation: Operation) -> dict[str, Any]:
         content = {"schema": operation.body.schema(), "example": operation.body.example}
         found["requestBody"] = {"required": True, "content": {"application/json": content}}
     return found
+
+
+def complete(document: dict[str, Any]) -> dict[str, Any]:
+    """Put the examples in once more, because FastAPI leaves out what is null in them."""
+    for operation in OPERATIONS:
+        found = document["paths"][operation.path][operation.method.lower()]["responses"]
+        success = found[str(status_of(operation))]["content"]["application/json"]
+        success["example"] = _EXAMPLES[operation.name]
+    return document
 
 
 def _parameter(

@@ -44,10 +44,11 @@ def endpoint(service: Service, operation: Operation) -> Endpoint:
     async def handle(request: Request) -> Response:
         caller = request.state.caller = await caller_of(service, request)
         asked = await _well_formed(service, operation, request, caller)
-        result = await service.run(operation.call(asked), caller.name)
+        call = operation.call(asked)
+        result = await service.run(call, caller.name)
         answer = operation.answer(result, asked)
         headers = {}
-        if isinstance(result, Change):
+        if isinstance(result, Change) and not call.statement.reads_only:
             service.metrics.changed(result)
             if answer.status == 201:
                 headers["Location"] = f"{request.url.path}/{result.workspace_id}"
@@ -87,7 +88,7 @@ def _uuid(name: str, text: str) -> UUID:
 def _query(operation: Operation, request: Request) -> dict[str, str]:
     for name in request.query_params:
         if name not in operation.query:
-            raise Refused(400, "INVALID_ARGUMENT", "The query has a parameter that is not known.")
+            raise InvalidArgument.make("query", "has a parameter that is not known")
         if len(request.query_params.getlist(name)) > 1:
             raise InvalidArgument.make(name, "is there twice")
     query = dict(request.query_params)
@@ -97,8 +98,7 @@ def _query(operation: Operation, request: Request) -> dict[str, str]:
 
 
 def _expected(request: Request, required: bool) -> int | None:
-    given = ", ".join(request.headers.getlist("if-match"))
-    if not given:
+    if "if-match" not in request.headers:
         if required:
             raise Refused(
                 428,
@@ -106,6 +106,7 @@ def _expected(request: Request, required: bool) -> int | None:
                 "This takes If-Match with the ETag that the workspace had when it was read, or *.",
             )
         return None
+    given = ", ".join(request.headers.getlist("if-match"))
     if given.strip() == "*":
         return None
     if not (tag := _TAG.fullmatch(given)):

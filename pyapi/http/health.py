@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from ..errors import DatabaseFailure, RegistryError
+from ..errors import ConnectionLost, RegistryError
 from ..registry import Installation, status_call
 from ..responses import Response
 from ..schema import head_revision
@@ -26,8 +26,8 @@ async def readiness(service: Service) -> Response:
     try:
         found = await service.run(status_call())
     except RegistryError as error:
-        reachable = not isinstance(error, DatabaseFailure) or error.status != 503
-        return _answer({"database": reachable} | dict.fromkeys(_CHECKS, False))
+        reached = not isinstance(error, ConnectionLost)
+        return _answer({"database": reached} | dict.fromkeys(_CHECKS, False))
     return _answer({"database": True} | {name: look(found) for name, look in _CHECKS.items()})
 
 

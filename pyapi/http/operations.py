@@ -13,6 +13,7 @@ from uuid import UUID
 
 from ..access import Role
 from ..calls import Call
+from ..errors import InvalidArgument
 from ..fleet import WorkspaceEntry, list_workspaces_call
 from ..registry import list_models_call, list_runtimes_call
 from ..responses import Response, respond
@@ -30,7 +31,6 @@ from ..workspace import (
     set_model_call,
 )
 from .bodies import Body, Field
-from .problems import Refused
 
 PAGE = 100
 LARGEST_PAGE = 1000
@@ -92,9 +92,7 @@ def _list(asked: Asked) -> Call[list[WorkspaceEntry]]:
     text = asked.query.get("limit", str(PAGE))
     limit = int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else 0
     if not 1 <= limit <= LARGEST_PAGE:
-        raise Refused(
-            400, "INVALID_ARGUMENT", f"limit is not between 1 and {LARGEST_PAGE}.", argument="limit"
-        )
+        raise InvalidArgument.make("limit", f"is not between 1 and {LARGEST_PAGE}")
     return list_workspaces_call(after=asked.query.get("after"), max_entries=limit)
 
 
