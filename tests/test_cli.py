@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typer.testing import CliRunner, Result
 
 from databases import Database, wait_until_blocked
 from pyapi import (
+    authenticate,
     change_runtime,
     create_workspace,
     get_secret,
@@ -31,6 +33,7 @@ from pyapi import (
     schema,
     set_model,
 )
+from pyapi.access import token_hash
 from pyapi.cli.app import app
 from pyapi.cli.database import named
 from pyapi.cli.doctor import pgcrypto
@@ -1138,3 +1141,79 @@ def test_old_changes_are_pruned_in_batches(run: Run, ws: str, db: psycopg.Connec
     assert [entry.version for entry in history(db, ws)] == [1, 7]
     assert run("fleet", "prune", "--before", "yesterday").exit_code == Exit.USAGE
     assert run("fleet", "prune").exit_code == Exit.USAGE
+
+
+# Tokens and the service
+
+
+def test_a_token_is_printed_once_and_ends_when_it_is_revoked(
+    run: Run, db: psycopg.Connection[Any]
+) -> None:
+    secret = succeed(run("token", "create", "deploy", "--role", "operator", "--days", "2")).strip()
+    caller = authenticate(db, token_hash(secret))
+    assert caller
+    assert (caller.name, caller.role) == ("deploy", "operator")
+    listed = succeed(run("token", "list"))
+    assert "deploy" in listed
+    assert secret not in listed
+    (entry,) = json.loads(succeed(run("token", "list", "--json")))
+    assert list(entry) == fields(db, "access.token")
+    assert entry["expires_at"] > entry["created_at"]
+    assert succeed(run("token", "revoke", "deploy")) == "Revoked.\n"
+    assert authenticate(db, token_hash(secret)) is None
+    assert json.loads(succeed(run("token", "revoke", "deploy", "--json")))["revoked_at"]
+
+
+def test_a_token_for_one_workspace_and_its_refusals(
+    run: Run, ws: str, db: psycopg.Connection[Any]
+) -> None:
+    create = ["token", "create", "assistant", "--role", "workspace"]
+    made = json.loads(succeed(run(*create, "--workspace", ws, "--json")))
+    assert list(made) == [*fields(db, "access.token"), "token"]
+    caller = authenticate(db, token_hash(made["token"]))
+    assert caller
+    assert str(caller.workspace_id) == ws
+    assert run(*create, "--workspace", ws).exit_code == Exit.CONFLICT
+    assert run("token", "create", "b", "--role", "workspace").exit_code == Exit.INVALID_ARGUMENT
+    assert run("token", "create", "b", "--role", "root").exit_code == Exit.USAGE
+    assert run("token", "revoke", "nobody").exit_code == Exit.NOT_FOUND
+
+
+def test_rename_tells_what_it_did(run: Run, ws: str, db: psycopg.Connection[Any]) -> None:
+    renamed = json.loads(succeed(run("rename", ws, "other", "--json")))
+    assert (renamed["version"], renamed["changed"]) == (2, True)
+    assert get_workspace(db, ws).name == "other"
+
+
+def test_a_setting_that_cannot_be_read_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNTIME_REGISTRY_HTTP_POOL_SIZE", "many")
+    result = run("serve")
+    assert result.exit_code == Exit.USAGE
+    assert "RUNTIME_REGISTRY_HTTP_POOL_SIZE" in result.output
+
+
+def test_serving_the_playground_prints_a_token_that_works(home: Path) -> None:
+    environment = os.environ | {"RUNTIME_REGISTRY_HOME": str(home)}
+    with subprocess.Popen(
+        [SCRIPT, "serve", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as service:
+        try:
+            assert service.stdout
+            assert service.stderr
+            token = service.stdout.readline().split()[-1]
+            while "running on" not in (line := service.stderr.readline()):
+                assert line, "the service ended"
+            url = json.loads(line)["message"].split()[3]
+            asked = urllib.request.Request(
+                f"{url}/runtimes", headers={"Authorization": f"Bearer {token}"}
+            )
+            with urllib.request.urlopen(asked) as answer:
+                assert len(json.load(answer)["items"]) == 9
+        finally:
+            service.terminate()
+            service.communicate()
+    assert service.returncode == 0

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import secrets
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,6 +55,8 @@ class Reader:
             "PGOPTIONS": "-c client_min_messages=warning",
         }
         self.names: dict[str, Any] = {}
+        self.port = ""
+        self.service: subprocess.Popen[bytes] | None = None
 
     def follow(self, block: re.Match[str]) -> str:
         """Run a block; the block again, with the output that it really has below it."""
@@ -85,12 +89,34 @@ class Reader:
         return self.run("bash", "-euc", re.sub(r"\bfleet$", self.database, code, flags=re.M))
 
     def typed(self, line: str) -> str:
+        here = line.replace("8080", self.port)
+        if line.endswith(" &"):
+            self.start(shlex.split(line.removesuffix(" &")))
+            return f"$ {line}\n"
         if exported := re.match(r"export (\w+)=", line):
-            value = self.run("bash", "-c", f'{line}; echo "${exported[1]}"').rstrip()
+            value = self.run("bash", "-c", f'{here}; echo "${exported[1]}"').rstrip()
             self.environment[exported[1]] = value
             self.monkeypatch.setenv(exported[1], value)  # for the blocks in Python
             return f"$ {line}\n"
-        return f"$ {line}\n{self.run('bash', '-c', line)}"
+        return f"$ {line}\n{self.run('bash', '-c', here)}"
+
+    def start(self, command: list[str]) -> None:
+        """Leave the service running; its port is any that is free instead of the one shown."""
+        self.service = subprocess.Popen(
+            ["0" if word == "8080" else word for word in command],
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env=self.environment,
+        )
+        assert self.service.stderr
+        while b"running on" not in (line := self.service.stderr.readline()):
+            assert line, "the service ended"
+        self.port = json.loads(line)["message"].split()[3].rpartition(":")[2]
+
+    def stop(self) -> None:
+        if self.service:
+            self.service.terminate()
+            self.service.communicate()
 
     def psql(self, code: str) -> str:
         return self.run("psql", "-X", "-v", "SHOW_CONTEXT=never", "-d", self.dsn, typed=code)
@@ -119,6 +145,7 @@ def reader(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     reader = Reader(server, f"readme_{secrets.token_hex(4)}", monkeypatch)
     monkeypatch.setenv("DATABASE_URL", reader.dsn)
     yield reader
+    reader.stop()
     with server.connect(autocommit=True) as conn:
         drop = sql.SQL("drop database if exists {} with (force)")
         conn.execute(drop.format(sql.Identifier(reader.database)))
