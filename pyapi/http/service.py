@@ -63,10 +63,11 @@ class Service:
         finally:
             await self.pool.close()
 
-    async def run(self, call: Call[T], actor: str = "") -> T:
+    async def run(self, call: Call[T], actor: str | None = None) -> T:
         """Make a call in a transaction of its own and return once that is committed.
 
-        It is repeated, a few times, only where it cannot take effect twice. Raises RegistryError.
+        It is repeated, a few times, only where it cannot take effect twice. Without an actor
+        nothing is set for it; such a call waits for nobody. Raises RegistryError.
         """
         for attempt in range(1, TRIES + 1):
             try:
@@ -84,14 +85,14 @@ class Service:
             await asyncio.sleep(random.uniform(0, _PAUSE * 2**attempt))
         raise AssertionError("the last try returns or raises")
 
-    async def _try(self, call: Call[T], actor: str) -> T:
+    async def _try(self, call: Call[T], actor: str | None) -> T:
         try:
             async with self.pool.connection() as conn:
                 return await self._transact(conn, call, actor)
         except (PoolTimeout, PoolClosed) as error:
             raise ConnectionLost.make(harmless=True) from error
 
-    async def _transact(self, conn: AsyncConnection[Any], call: Call[T], actor: str) -> T:
+    async def _transact(self, conn: AsyncConnection[Any], call: Call[T], actor: str | None) -> T:
         # A pipeline over an autocommit connection is one transaction, committed by the Sync at its
         # end: settings, call and commit take one round trip. Rows are read only after that, so
         # nothing is answered that was not committed.
@@ -103,9 +104,12 @@ class Service:
         }
         status = conn.pgconn.transaction_status
         try:
-            async with conn.pipeline():
-                await conn.execute(_SETTINGS, settings)
+            if actor is None:
                 await cursor.execute(call.statement.sql, call.params)
+            else:
+                async with conn.pipeline():
+                    await conn.execute(_SETTINGS, settings)
+                    await cursor.execute(call.statement.sql, call.params)
             rows = await cursor.fetchall()
         except (psycopg.Error, UnicodeEncodeError) as error:
             raise refusal(error, call, conn, status) from error
