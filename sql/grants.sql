@@ -14,12 +14,10 @@ revoke all on type
   fleet.retention, fleet.stored_model, fleet.pair, fleet.place
 from public;
 
-grant usage on schema registry, workspace, fleet
+grant usage on schema registry, keyring, workspace, fleet
   to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
 grant usage on schema access
   to runtime_registry_operator, runtime_registry_admin;
-grant usage on schema keyring
-  to runtime_registry_admin;
 
 -- Readers, and with them everybody.
 grant execute on function
@@ -29,6 +27,7 @@ grant execute on function
   registry.list_runtimes(),
   registry.list_models(text),
   registry.status(),
+  keyring.opens(),
   workspace.get_workspace(uuid),
   workspace.preview_runtime_change(uuid, text, text, boolean),
   workspace.history(uuid),

@@ -11,7 +11,7 @@
 --                                           preview_runtime_change  history
 --                                           set_secret  get_secret  list_secrets  delete_secret
 --   access      who may call over HTTP      create_token  revoke_token  list_tokens  authenticate
---   keyring     how secrets are sealed      init  rotate  rewrap  reseal  retire  status
+--   keyring     how secrets are sealed      init  rotate  rewrap  reseal  retire  status  opens
 --   registry    what may run                resolve  default_model  menu  list_runtimes  list_models  status
 --
 -- A workspace is one row of workspace.workspaces; its model is the secret MODEL in workspace.secrets; every write adds
@@ -110,6 +110,7 @@
 \ir keyring/reseal.sql
 \ir keyring/retire.sql
 \ir keyring/status.sql
+\ir keyring/opens.sql
 
 \ir fleet/types.sql
 \ir fleet/tables.sql

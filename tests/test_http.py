@@ -625,17 +625,52 @@ def test_it_is_ready_only_on_its_own_schema_with_a_registry(
     with running(database.dsn) as service:
         ready = service.ask("GET", "/ready")
         assert ready.status == 503
-        assert ready.body["checks"] == {"database": True, "schema": False, "registry": False}
+        assert ready.body["checks"] == {
+            "database": True,
+            "schema": False,
+            "registry": False,
+            "keyring": False,
+        }
         databases.install(database)
         assert service.ask("GET", "/ready").body == {
             "status": "ready",
-            "checks": {"database": True, "schema": True, "registry": True},
+            "checks": {"database": True, "schema": True, "registry": True, "keyring": True},
         }
         conn = database.connect(autocommit=True)
         conn.execute("update registry.state set revision = 0")
         conn.execute("update registry.alembic_version set version_num = '9999'")
         ready = service.ask("GET", "/ready")
-        assert ready.body["checks"] == {"database": True, "schema": False, "registry": False}
+        assert ready.body["checks"] == {
+            "database": True,
+            "schema": False,
+            "registry": False,
+            "keyring": True,
+        }
+
+
+def test_sealed_models_need_the_key_and_it_is_told_nobody(
+    empty_database: Callable[[], Database],
+) -> None:
+    database = empty_database()
+    databases.install(database)
+    kek = "5a" * 32
+    conn = database.connect(autocommit=True)
+    conn.execute("select set_config('runtime_registry.kek', %s, false), keyring.init()", [kek])
+    ws = create_workspace(conn, "w", "claude-code", model=KIMI).workspace_id
+    token = token_for(conn, "deploy", "operator")
+    path, body = f"/workspaces/{ws}", {"runtime": "google-adk"}
+    # The tests' server gives every session a key, which is not this one.
+    with running(database.dsn) as service:
+        assert service.ask("GET", "/ready").body["checks"]["keyring"] is False
+        assert service.ask("PATCH", path, token, body).code == "INTERNAL"
+        assert get_workspace(conn, ws).version == 1
+    with running(database.dsn, kek=kek) as service:
+        assert service.ask("GET", "/ready").status == 200
+        answer = service.ask("PATCH", path, token, body)
+        assert (answer.status, answer.body["previous_model"]) == (200, KIMI)
+        service.log_of(answer.headers["x-request-id"])
+        assert kek not in json.dumps(service.logged)
+    assert kek not in repr(Settings(kek=kek))
 
 
 def test_told_to_stop_it_finishes_what_it_began(template: Database) -> None:

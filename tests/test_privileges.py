@@ -17,6 +17,7 @@ READING = {
     "registry.resolve", "registry.default_model", "registry.menu", "registry.list_runtimes",
     "registry.list_models", "workspace.get_workspace", "workspace.preview_runtime_change",
     "workspace.history", "workspace.list_secrets", "registry.status", "fleet.list_workspaces",
+    "keyring.opens",
 }  # fmt: skip
 OPERATING = READING | {
     "workspace.create_workspace", "workspace.change_runtime", "workspace.set_model",

@@ -179,6 +179,7 @@ _HISTORY = HistoryEntry(
     actor="deploy",
     request_id=None,
     changed_at=_THEN,
+    secret=None,
     name=None,
 )
 _NOTHING_ASKED = Asked({}, WS, {}, {}, {})

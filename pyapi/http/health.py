@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
+from ..calls import Call, Statement, scalar
 from ..errors import ConnectionLost, RegistryError
 from ..registry import Installation, status_call
 from ..responses import Response
@@ -13,8 +14,9 @@ from .service import Service
 
 _head = cache(head_revision)  # it looks at the disk
 
-# What must hold of a database that we serve from. The keyring's check, that the key-encryption key
-# fits, belongs here too.
+_KEYRING: Call[bool] = Call(Statement("select keyring.opens()", scalar, reads_only=True), {})
+
+# What must hold of a database that we serve from, besides that its keyring opens.
 _CHECKS: dict[str, Callable[[Installation], bool]] = {
     "schema": lambda found: found.schema_revision == _head(),
     "registry": lambda found: found.registry_revision > 0,
@@ -25,10 +27,12 @@ async def readiness(service: Service) -> Response:
     """Look at the database: 200, or 503 with what is wrong."""
     try:
         found = await service.run(status_call())
+        opens = await service.run(_KEYRING, actor="")
     except RegistryError as error:
         reached = not isinstance(error, ConnectionLost)
-        return _answer({"database": reached} | dict.fromkeys(_CHECKS, False))
-    return _answer({"database": True} | {name: look(found) for name, look in _CHECKS.items()})
+        return _answer({"database": reached} | dict.fromkeys([*_CHECKS, "keyring"], False))
+    checks = {name: look(found) for name, look in _CHECKS.items()}
+    return _answer({"database": True, **checks, "keyring": opens})
 
 
 def _answer(checks: dict[str, bool]) -> Response:

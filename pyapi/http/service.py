@@ -25,12 +25,15 @@ TRIES = 3
 _PASSING = (ConnectionLost, Deadlock, SerializationFailure)
 _PAUSE = 0.02
 
-# What a call's transaction runs under, sent along with it. This is also the place for a key that
-# the session has to supply.
+# What a call's transaction runs under, sent along with it. Nothing of it comes back.
 _SETTINGS: LiteralString = """
-select set_config('runtime_registry.actor', %(actor)s, true),
-    set_config('lock_timeout', %(lock_timeout)s, true),
-    set_config('statement_timeout', %(statement_timeout)s, true)
+select set_config('runtime_registry.actor', %(actor)s, true) is null,
+    set_config('lock_timeout', %(lock_timeout)s, true) is null,
+    set_config('statement_timeout', %(statement_timeout)s, true) is null
+"""
+# Only where there is one: the connection may have brought it.
+_KEK: LiteralString = """,
+    set_config('runtime_registry.kek', %(kek)s, true) is null
 """
 
 
@@ -101,14 +104,16 @@ class Service:
             "actor": actor,
             "lock_timeout": self.settings.lock_timeout,
             "statement_timeout": self.settings.statement_timeout,
+            "kek": self.settings.kek,
         }
+        bring = _SETTINGS + _KEK if self.settings.kek else _SETTINGS
         status = conn.pgconn.transaction_status
         try:
             if actor is None:
                 await cursor.execute(call.statement.sql, call.params)
             else:
                 async with conn.pipeline():
-                    await conn.execute(_SETTINGS, settings)
+                    await conn.execute(bring, settings)
                     await cursor.execute(call.statement.sql, call.params)
             rows = await cursor.fetchall()
         except (psycopg.Error, UnicodeEncodeError) as error:

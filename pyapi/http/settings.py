@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 _PREFIX = "RUNTIME_REGISTRY_HTTP_"
@@ -28,6 +28,8 @@ class Settings:
     """Whether changing a workspace needs If-Match; without it 428."""
     max_body: int = 16384
     """Bytes of a request's body; more is 413."""
+    kek: str = field(default="", repr=False)
+    """The key-encryption key of a database whose secrets are sealed; RUNTIME_REGISTRY_KEK."""
     docs: bool = True
     """Whether /docs and /openapi.json are there, which anybody may read."""
 
@@ -39,14 +41,17 @@ class Settings:
 
         Raises ValueError, which names the variable.
         """
-        found: dict[str, Any] = {"database": environment.get("DATABASE_URL", "")}
-        for field in fields(cls):
-            variable = _PREFIX + field.name.upper()
+        found: dict[str, Any] = {
+            "database": environment.get("DATABASE_URL", ""),
+            "kek": environment.get("RUNTIME_REGISTRY_KEK", ""),
+        }
+        for each in fields(cls):
+            variable = _PREFIX + each.name.upper()
             if text := environment.get(variable):
                 try:
-                    found[field.name] = _READ[str(field.type)](text)
+                    found[each.name] = _READ[str(each.type)](text)
                 except (KeyError, ValueError):
-                    raise ValueError(f"{variable} is not a {field.type}") from None
+                    raise ValueError(f"{variable} is not a {each.type}") from None
         return cls(**found | {key: value for key, value in overrides.items() if value is not None})
 
 

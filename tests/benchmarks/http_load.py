@@ -1,6 +1,6 @@
 """A hundred HTTP clients for a minute, beside the same calls over psycopg alone.
 
-    python tests/benchmarks/http_load.py [SECONDS]
+    PYTHONPATH=tests python -m benchmarks.http_load [SECONDS]
 
 Every client switches a workspace of its own back and forth, as fast as it is answered. What counts
 is the ratio of the two rates in one run, and that nothing failed, leaked or stayed open.
@@ -19,8 +19,6 @@ from time import monotonic
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pyapi import aio, create_workspace, embedded, load_registry, schema
 from services import running, token_for
