@@ -21,6 +21,7 @@ import pytest
 from fastapi import FastAPI
 
 import databases
+import pyapi.http
 from databases import Database, in_thread
 from pyapi import (
     create_workspace,
@@ -929,12 +930,9 @@ def test_the_documented_body_is_the_one_that_is_read(operation: Operation) -> No
 
 
 def test_the_router_can_be_mounted_in_another_app(world: World) -> None:
-    from pyapi.http import Service as Shared
-    from pyapi.http import router
-
-    shared = Shared(Settings(database=world.conn.info.dsn))
+    shared = pyapi.http.Service(Settings(database=world.conn.info.dsn))
     app = FastAPI(lifespan=shared.lifespan)
-    app.include_router(router(shared), prefix="/registry")
+    app.include_router(pyapi.http.router(shared), prefix="/registry")
 
     async def send(method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, str], Any]:
         sent: list[Any] = []
@@ -943,9 +941,17 @@ def test_the_router_can_be_mounted_in_another_app(world: World) -> None:
             (b"content-type", b"application/json"),
         ]
         scope = {
-            **{"type": "http", "http_version": "1.1", "method": method, "path": path},
-            **{"raw_path": path.encode(), "query_string": b"", "headers": headers},
-            **{"scheme": "http", "server": ("x", 80), "client": ("y", 1), "root_path": ""},
+            "type": "http",
+            "http_version": "1.1",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": headers,
+            "scheme": "http",
+            "server": ("x", 80),
+            "client": ("y", 1),
         }
 
         async def receive() -> dict[str, Any]:

@@ -197,8 +197,11 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "list_runtimes": respond(
         [
             RuntimeEntry(
-                *("google-adk", "registered", "platform:gemini-2.5-pro", 6),
-                ["platform", "google"],
+                runtime="google-adk",
+                model_policy="registered",
+                default_model="platform:gemini-2.5-pro",
+                models=6,
+                providers=["platform", "google"],
             )
         ]
     ).body,

@@ -137,8 +137,13 @@ def shape_model(workspace: Workspace, _: Asked) -> Response:
 
 
 MODEL_FIELDS = (
-    *("workspace_id", "version", "runtime"),
-    *("model", "model_registered", "provider", "billed_to"),
+    "workspace_id",
+    "version",
+    "runtime",
+    "model",
+    "model_registered",
+    "provider",
+    "billed_to",
 )
 
 
@@ -191,7 +196,9 @@ OPERATIONS: Sequence[Operation] = (
             "limit": {
                 "description": "How many at most.",
                 "schema": {
-                    **{"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE},
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": LARGEST_PAGE,
                     "default": PAGE,
                 },
             },
@@ -213,8 +220,10 @@ OPERATIONS: Sequence[Operation] = (
         ),
         idempotency_key=True,
         refusals=(
-            *("WORKSPACE_EXISTS", "REQUEST_ID_REUSED"),
-            *("RUNTIME_UNSUPPORTED", "MODEL_NOT_REGISTERED"),
+            "WORKSPACE_EXISTS",
+            "REQUEST_ID_REUSED",
+            "RUNTIME_UNSUPPORTED",
+            "MODEL_NOT_REGISTERED",
         ),
     ),
     Operation("get_workspace", "GET", _ONE, "workspace", _get),
