@@ -53,6 +53,7 @@ def test_no_error_puts_a_model_into_the_servers_log(server: Server, database: Da
         *refused_calls(conn, ws, broken, wanted),
         *refused_loads(conn, listed),
         *refused_keys(conn, ws, listed),
+        *refused_tokens(conn),
         *failures(conn, database, ws, wanted),
     ]
     # Every code but the one of a database without a registry, and errors that are not ours.
@@ -88,6 +89,9 @@ def refused_calls(conn: Conn, ws: UUID, broken: UUID, wanted: str) -> list[Refus
         ("preview_runtime_change", [ws, "hermes", wanted], {}),
         ("get_workspace", [broken], {}),
         ("delete_workspace", [ws], {"expected_version": 9}),
+        ("rename_workspace", [ws, "w"], {"model": f"gpt {wanted}"}),
+        ("rename_workspace", [ws, "w"], {"request_id": "r-1"}),
+        ("rename_workspace", [broken, "w"], {}),
     ]
     return [refused(conn, f"workspace.{name}", *args, **named) for name, args, named in calls]
 
@@ -115,6 +119,14 @@ def refused_keys(conn: Conn, ws: UUID, value: str) -> list[Refusal]:
     found.append(refused(conn, "workspace.get_secret", ws, "TOKEN"))
     found.append(refused(conn, "workspace.set_secret", ws, "MODEL", value))
     return found
+
+
+def refused_tokens(conn: Conn) -> list[Refusal]:
+    call(conn, "access.create_token", "t", "admin", b"x" * 32)
+    return [
+        refused(conn, "access.create_token", "t", "operator", b"y" * 32),
+        refused(conn, "access.revoke_token", "u"),
+    ]
 
 
 def refused_loads(conn: Conn, listed: str) -> list[Refusal]:

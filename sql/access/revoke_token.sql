@@ -19,7 +19,7 @@ begin
       errcode = 'PT404',
       message = 'There is no token of this name.',
       detail = jsonb_build_object('code', 'TOKEN_NOT_FOUND', 'name', called),
-      hint = 'access.list_tokens shows those that there are.';
+      hint = 'Take one of those that access.list_tokens shows.';
   end if;
   return revoked;
 end
