@@ -350,12 +350,21 @@ def status_call(*, verify: bool = False) -> Call[list[StatusEntry]]:
     return Call(_STATUS, {"verify": verify})
 
 
+_OPENS: Statement[bool] = Statement("select keyring.opens()", scalar, reads_only=True)
+
+
+def opens_call() -> Call[bool]:
+    """Tell whether this session can seal and open secrets: its KEK fits, or there is no key."""
+    return Call(_OPENS, {})
+
+
 init = sync(init_call)
 rotate = sync(rotate_call)
 rewrap = sync(rewrap_call)
 reseal = sync(reseal_call)
 retire = sync(retire_call)
 status = sync(status_call)
+opens = sync(opens_call)
 
 
 def reseal_all(

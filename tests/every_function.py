@@ -10,6 +10,7 @@ import pytest
 
 import pyapi
 from pyapi import schema
+from pyapi.access import new_token, token_hash
 from pyapi.errors import ModelNotRegistered, WorkspaceNotFound
 from support import Conn
 
@@ -41,6 +42,9 @@ def use_every_function(conn: Conn) -> set[str]:
     assert [entry.name for entry in call(pyapi.list_secrets, ws)] == ["A", "MODEL"]
     assert call(pyapi.delete_secret, ws, "A").version == 6
     with conn.transaction(force_rollback=True):
+        assert call(pyapi.rename_workspace, ws, "v", runtime="hermes").version == 7
+    assert ws in [entry.workspace_id for entry in call(pyapi.list_workspaces)]
+    with conn.transaction(force_rollback=True):
         assert call(pyapi.delete_workspace, ws).version == 7
     assert call(pyapi.delete_workspace, ws, expected_version=6).version == 7
     assert [entry.version for entry in call(pyapi.history, ws)] == [1, 2, 3, 4, 5, 6, 7]
@@ -49,6 +53,13 @@ def use_every_function(conn: Conn) -> set[str]:
     with pytest.raises(WorkspaceNotFound):
         call(pyapi.get_workspace, ws)
 
+    hashed = token_hash(new_token())
+    call(pyapi.create_token, "t", "workspace", hashed, workspace_id=ws)
+    assert call(pyapi.authenticate, hashed).workspace_id == ws
+    assert call(pyapi.revoke_token, "t").revoked_at
+    assert [token.name for token in call(pyapi.list_tokens)] == ["t"]
+
+    assert call(pyapi.status).registry_revision == 1
     models = call(pyapi.menu, "hermes")
     assert [entry.model for entry in call(pyapi.list_models, "hermes")] == models
     assert call(pyapi.default_model, "hermes") in models

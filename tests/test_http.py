@@ -650,7 +650,7 @@ def test_it_is_ready_only_on_its_own_schema_with_a_registry(
 
 
 def test_sealed_models_need_the_key_and_it_is_told_nobody(
-    empty_database: Callable[[], Database],
+    empty_database: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = empty_database()
     databases.install(database)
@@ -665,13 +665,14 @@ def test_sealed_models_need_the_key_and_it_is_told_nobody(
         assert service.ask("GET", "/ready").body["checks"]["keyring"] is False
         assert service.ask("PATCH", path, token, body).code == "INTERNAL"
         assert get_workspace(conn, ws).version == 1
-    with running(database.dsn, kek=kek) as service:
+    monkeypatch.setenv("RUNTIME_REGISTRY_KEK", kek)
+    with running(database.dsn) as service:
         assert service.ask("GET", "/ready").status == 200
         answer = service.ask("PATCH", path, token, body)
         assert (answer.status, answer.body["previous_model"]) == (200, KIMI)
         service.log_of(answer.headers["x-request-id"])
         assert kek not in json.dumps(service.logged)
-    assert kek not in repr(Settings(kek=kek))
+    assert kek not in repr(Settings.from_environment())
 
 
 def test_told_to_stop_it_finishes_what_it_began(template: Database) -> None:

@@ -29,6 +29,7 @@ rewrap = coroutine(keyring.rewrap_call, __name__)
 reseal = coroutine(keyring.reseal_call, __name__)
 retire = coroutine(keyring.retire_call, __name__)
 status = coroutine(keyring.status_call, __name__)
+opens = coroutine(keyring.opens_call, __name__)
 
 
 async def _obtain(source: Source) -> Kek:

@@ -849,7 +849,10 @@ def serve(
     with database.opened(options) as target:
         try:
             settings = Settings.from_environment(
-                database=target.conninfo, require_if_match=require_if_match
+                database=target.conninfo,
+                require_if_match=require_if_match,
+                kek=target.kek,
+                new_kek=target.new_kek,
             )
         except ValueError as wrong:
             raise typer.BadParameter(str(wrong)) from wrong

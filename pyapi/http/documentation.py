@@ -120,6 +120,8 @@ _SWITCHED = Change(
     billed_to="platform",
     billing_changed=False,
     needs_restart=True,
+    model_deprecated=False,
+    model_sunset_at=None,
 )
 _SET = replace(
     _SWITCHED,
@@ -162,6 +164,8 @@ _STATE = Workspace(
     version=2,
     created_at=_THEN,
     updated_at=_THEN,
+    model_deprecated=False,
+    model_sunset_at=None,
 )
 _ENTRY = WorkspaceEntry(WS, "research", "google-adk", 2, _THEN, _THEN)
 _HISTORY = HistoryEntry(
@@ -206,7 +210,18 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         ]
     ).body,
     "list_models": respond(
-        [ModelEntry(1, "platform:gemini-2.5-pro", "platform", "platform", True)]
+        [
+            ModelEntry(
+                position=1,
+                model="platform:gemini-2.5-pro",
+                provider="platform",
+                billed_to="platform",
+                is_default=True,
+                deprecated_at=None,
+                sunset_at=None,
+                successor=None,
+            )
+        ]
     ).body,
 }
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from ..calls import Call, Statement, scalar
 from ..errors import ConnectionLost, RegistryError
+from ..keyring import opens_call
 from ..registry import Installation, status_call
 from ..responses import Response
 from ..schema import head_revision
 from .service import Service
 
 _head = cache(head_revision)  # it looks at the disk
-
-_KEYRING: Call[bool] = Call(Statement("select keyring.opens()", scalar, reads_only=True), {})
 
 # What must hold of a database that we serve from, besides that its keyring opens.
 _CHECKS: dict[str, Callable[[Installation], bool]] = {
@@ -27,7 +25,7 @@ async def readiness(service: Service) -> Response:
     """Look at the database: 200, or 503 with what is wrong."""
     try:
         found = await service.run(status_call())
-        opens = await service.run(_KEYRING, actor="")
+        opens = await service.run(opens_call(), actor="")
     except RegistryError as error:
         reached = not isinstance(error, ConnectionLost)
         return _answer({"database": reached} | dict.fromkeys([*_CHECKS, "keyring"], False))

@@ -144,6 +144,8 @@ MODEL_FIELDS = (
     "model_registered",
     "provider",
     "billed_to",
+    "model_deprecated",
+    "model_sunset_at",
 )
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, LiteralString, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor
-from psycopg.rows import tuple_row
+from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from ..calls import Call, refusal
+from ..calls import Call, Statement, asend, refusal
 from ..errors import ConnectionLost, DatabaseFailure, Deadlock, SerializationFailure
+from ..keyring import BRING
 from .metrics import Metrics
 from .settings import Settings
 
@@ -25,16 +25,15 @@ TRIES = 3
 _PASSING = (ConnectionLost, Deadlock, SerializationFailure)
 _PAUSE = 0.02
 
-# What a call's transaction runs under, sent along with it. Nothing of it comes back.
-_SETTINGS: LiteralString = """
-select set_config('runtime_registry.actor', %(actor)s, true) is null,
-    set_config('lock_timeout', %(lock_timeout)s, true) is null,
-    set_config('statement_timeout', %(statement_timeout)s, true) is null
-"""
-# Only where there is one: the connection may have brought it.
-_KEK: LiteralString = """,
-    set_config('runtime_registry.kek', %(kek)s, true) is null
-"""
+# What a call's transaction runs under, sent along with it.
+_SETTINGS: Statement[None] = Statement(
+    """
+    select set_config('runtime_registry.actor', %(actor)s, true),
+        set_config('lock_timeout', %(lock_timeout)s, true),
+        set_config('statement_timeout', %(statement_timeout)s, true)
+    """,
+    lambda _: None,
+)
 
 
 class Service:
@@ -99,23 +98,26 @@ class Service:
         # A pipeline over an autocommit connection is one transaction, committed by the Sync at its
         # end: settings, call and commit take one round trip. Rows are read only after that, so
         # nothing is answered that was not committed.
-        cursor = AsyncCursor(conn, row_factory=tuple_row)
-        settings = {
-            "actor": actor,
-            "lock_timeout": self.settings.lock_timeout,
-            "statement_timeout": self.settings.statement_timeout,
-            "kek": self.settings.kek,
-        }
-        bring = _SETTINGS + _KEK if self.settings.kek else _SETTINGS
         status = conn.pgconn.transaction_status
         try:
             if actor is None:
-                await cursor.execute(call.statement.sql, call.params)
+                cursor = await asend(conn, call)
             else:
                 async with conn.pipeline():
-                    await conn.execute(bring, settings)
-                    await cursor.execute(call.statement.sql, call.params)
+                    for setting in self._settings_of(actor):
+                        await asend(conn, setting)
+                    cursor = await asend(conn, call)
             rows = await cursor.fetchall()
         except (psycopg.Error, UnicodeEncodeError) as error:
             raise refusal(error, call, conn, status) from error
         return call.statement.result(rows)
+
+    def _settings_of(self, actor: str) -> Iterator[Call[Any]]:
+        own = self.settings
+        timeouts = {
+            "lock_timeout": own.lock_timeout,
+            "statement_timeout": own.statement_timeout,
+        }
+        yield Call(_SETTINGS, {"actor": actor, **timeouts})
+        if own.kek:  # else the connection may have brought one
+            yield Call(BRING, {"kek": own.kek, "new_kek": own.new_kek, "local": True})

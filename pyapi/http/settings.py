@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
+
+from ..keyring import Kek
 
 _PREFIX = "RUNTIME_REGISTRY_HTTP_"
 
@@ -28,8 +30,10 @@ class Settings:
     """Whether changing a workspace needs If-Match; without it 428."""
     max_body: int = 16384
     """Bytes of a request's body; more is 413."""
-    kek: str = field(default="", repr=False)
+    kek: Kek | None = None
     """The key-encryption key of a database whose secrets are sealed; RUNTIME_REGISTRY_KEK."""
+    new_kek: Kek | None = None
+    """While it is being changed, the next one; RUNTIME_REGISTRY_NEW_KEK."""
     docs: bool = True
     """Whether /docs and /openapi.json are there, which anybody may read."""
 
@@ -39,22 +43,23 @@ class Settings:
     ) -> Self:
         """Read the variables; `overrides` that are not None win over them.
 
-        Raises ValueError, which names the variable.
+        Raises ValueError or InvalidArgument, which name the variable.
         """
-        found: dict[str, Any] = {
-            "database": environment.get("DATABASE_URL", ""),
-            "kek": environment.get("RUNTIME_REGISTRY_KEK", ""),
-        }
-        for each in fields(cls):
-            variable = _PREFIX + each.name.upper()
+        found: dict[str, Any] = {"database": environment.get("DATABASE_URL", "")}
+        for name, variable in _KEKS.items():
             if text := environment.get(variable):
+                found[name] = Kek(text, variable)
+        for field in fields(cls):
+            variable = _PREFIX + field.name.upper()
+            if field.name not in _KEKS and (text := environment.get(variable)):
                 try:
-                    found[each.name] = _READ[str(each.type)](text)
+                    found[field.name] = _READ[str(field.type)](text)
                 except (KeyError, ValueError):
-                    raise ValueError(f"{variable} is not a {each.type}") from None
+                    raise ValueError(f"{variable} is not a {field.type}") from None
         return cls(**found | {key: value for key, value in overrides.items() if value is not None})
 
 
+_KEKS = {"kek": "RUNTIME_REGISTRY_KEK", "new_kek": "RUNTIME_REGISTRY_NEW_KEK"}
 _TRUTH = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 _READ: dict[str, Any] = {
     "str": str,
