@@ -19,7 +19,7 @@ SECONDS ?= 1
 OUT ?= bench/latest
 BENCH := PYTHONPATH=tests $(BIN)/python -m benchmarks
 
-.PHONY: demo serve test soak test-container matrix lint bench bench-large bench-compare golden wheel clean
+.PHONY: demo serve test test-sealed soak test-container matrix lint bench bench-large bench-compare golden wheel clean
 
 demo: .venv/demo
 	@$(BIN)/runtime-registry demo
@@ -29,6 +29,10 @@ serve: .venv/serve
 
 test: .venv/dev
 	$(BIN)/pytest
+
+# Everything again, with secrets encrypted.
+test-sealed: .venv/dev
+	RUNTIME_REGISTRY_TEST_SEALED=1 $(BIN)/pytest
 
 # Also what the image of .ci/container brings: plpgsql_check, and PgBouncer in front of the server.
 test-container: .venv/dev

@@ -53,6 +53,7 @@
 \ir keyring/lock.sql
 \ir keyring/session_kek.sql
 \ir keyring/strong_kek.sql
+\ir keyring/is_whole.sql
 \ir keyring/wrap.sql
 \ir keyring/open_key.sql
 \ir keyring/active_key.sql

@@ -25,7 +25,8 @@ begin
   ids := array(
     select c.workspace_id
     from workspace.changes as c
-    where c.workspace_id > coalesce(reseal.after, '00000000-0000-0000-0000-000000000000')
+    where c.workspace_id >= coalesce(reseal.after, '00000000-0000-0000-0000-000000000000')
+      and c.workspace_id is distinct from reseal.after
     group by c.workspace_id
     order by c.workspace_id
     limit reseal.batch

@@ -19,14 +19,14 @@ begin
     fitting := keyring.any_key(unseal.key_id);
   end if;
   opened := keyring.decrypt(unseal.sealed, fitting.secret);
-  if starts_with(opened, label) then
+  if starts_with(opened, label) and keyring.is_whole(unseal.sealed) then
     return substr(opened, length(label) + 1);
   end if;
   return null;
 exception
   -- Why it does not open is nobody's business (it would be an oracle), and the error could carry bytes into the log.
   when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
-    or invalid_parameter_value or data_corrupted then
+    or invalid_parameter_value or data_corrupted or array_subscript_error then
     return null;
 end
 $$;

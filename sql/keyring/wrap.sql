@@ -22,14 +22,14 @@ declare
   opened text;
 begin
   opened := keyring.decrypt(unwrap.wrapped, unwrap.kek);
-  if starts_with(opened, label) then
+  if starts_with(opened, label) and keyring.is_whole(unwrap.wrapped) then
     return (unwrap.key_id, substr(opened, length(label) + 1))::keyring.data_key;
   end if;
   return null;
 exception
   -- Why it does not open is nobody's business: it would be an oracle.
   when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
-    or invalid_parameter_value or data_corrupted then
+    or invalid_parameter_value or data_corrupted or array_subscript_error then
     return null;
 end
 $$;

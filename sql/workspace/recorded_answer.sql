@@ -36,7 +36,7 @@ begin
     keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id)
   );
 
-  if recorded.sealed is not null and answer.model is null then
+  if recorded.sealed is not null and answer.model is null and recorded.action = recorded_answer.action then
     perform workspace.secret_unreadable(recorded_answer.ws);
   end if;
 

@@ -39,7 +39,7 @@ begin
   where s.workspace_id = current.workspace_id and s.key = called;
   is_same := keyring.unseal(with_key, current.workspace_id, called, stored.sealed, stored.key_id) = set_secret.value;
   if is_same is not true then
-    perform workspace.store_secret(with_key, current.workspace_id, called, set_secret.value);
+    stored := workspace.store_secret(with_key, current.workspace_id, called, set_secret.value);
   end if;
   return workspace.write_secret_change(current, called, 'set_secret', is_same is not true);
 end

@@ -41,7 +41,9 @@ begin
     update workspace.workspaces as w
     set version = described.version, updated_at = moment
     where w.id = current.workspace_id;
-    perform workspace.record_change(described, current, (current.sealed, current.key_id), false, null);
+    -- The model stays, readable or not.
+    after.model_is_unreadable := false;
+    perform workspace.record_change(described, after, (after.sealed, after.key_id), false, null);
   end if;
   return workspace.change_of(described, current.model, current.model);
 end
