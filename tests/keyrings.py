@@ -35,8 +35,13 @@ def sealing_sessions(database: Database, kek: str = KEK, new_kek: str = "") -> I
         database.connect(options=brought) as second,
         database.connect(options=brought, autocommit=True) as observer,
     ):
-        observer.execute("delete from keyring.keys")
+        empty(observer)
         yield Sessions(first, second, observer)
+
+
+def empty(conn: Conn) -> None:
+    """Take all keys out of a keyring, and let the next one be number 1."""
+    conn.execute("delete from keyring.keys; alter sequence keyring.key_ids restart")
 
 
 def init(conn: Conn) -> int:

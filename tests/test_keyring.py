@@ -20,6 +20,7 @@ from keyrings import (
     WRONG_KEK,
     bring,
     data_key,
+    empty,
     init,
     key_ids,
     reseal,
@@ -50,7 +51,7 @@ TOKEN = "a token, such as a provider gives"
 @pytest.fixture
 def conn(conn: Conn) -> Conn:
     """The transaction, with a session that has a KEK, and a keyring that has no key."""
-    conn.execute("delete from keyring.keys")
+    empty(conn)
     bring(conn, KEK)
     return conn
 
@@ -222,6 +223,7 @@ CALLS: dict[str, Callable[[UUID], tuple[list[object], Json]]] = {
     "workspace.set_secret": lambda ws: ([ws, "OTHER", "x"], {}),
     "workspace.get_secret": lambda ws: ([ws, "TOKEN"], {}),
     "fleet.load_registry": lambda ws: ([Jsonb({**MANIFEST, "equivalents": []})], {}),
+    "fleet.changes_after": lambda ws: ([], {}),
     "keyring.rotate": lambda ws: ([], {}),
     "keyring.rewrap": lambda ws: ([], {}),
     "keyring.reseal": lambda ws: ([], {}),
@@ -240,7 +242,7 @@ WITHOUT: dict[str, Callable[[UUID], tuple[list[object], Json]]] = {
 def test_it_is_known_of_every_function_whether_it_needs_the_kek(conn: Conn) -> None:
     granted = conn.execute(
         "select p.oid::regproc::text from pg_proc p"
-        " where p.pronamespace::regnamespace::text in ('workspace', 'keyring', 'fleet')"
+        " where p.pronamespace::regnamespace::text in ('workspace', 'keyring')"
         " and has_function_privilege('runtime_registry_admin', p.oid, 'execute')"
     )
     assert {name for (name,) in granted} - {*CALLS, *WITHOUT} == {"keyring.init"}
@@ -705,7 +707,7 @@ def test_operators_and_readers_work_with_sealed_values(sealed: Conn, ws: UUID) -
 def test_no_key_is_in_a_query_that_auto_explain_could_show(database: Database) -> None:
     said: list[str] = []
     conn = database.connect(options=f"-c runtime_registry.kek={KEK}", autocommit=True)
-    conn.execute("delete from keyring.keys")
+    empty(conn)
     conn.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
     conn.execute(
         "load 'auto_explain';"

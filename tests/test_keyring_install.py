@@ -59,7 +59,8 @@ def test_an_owner_without_superuser_rights_seals_wherever_pgcrypto_is(
     else:
         schema.migrate(as_owner)
     extension = (
-        "select extnamespace::regnamespace::name from pg_extension where extname = 'pgcrypto'"
+        "select nspname from pg_extension join pg_namespace n on n.oid = extnamespace"
+        " where extname = 'pgcrypto'"
     )
     with psycopg.connect(as_owner, options=options(KEK)) as conn:
         assert one(conn, extension) == where
@@ -99,13 +100,13 @@ def migrated(server: Server) -> Iterator[Database]:
 
 
 def test_what_is_stored_plain_survives_the_way_back_and_forth(migrated: Database) -> None:
+    conn: Conn
     with migrated.connect() as conn:
         ws = create(conn, "claude-code", "opus")
     schema.downgrade(migrated.dsn, "0001")
     with migrated.connect() as conn:
         assert pair(conn, ws) == ("claude-code", "opus", 1)
     schema.migrate(migrated.dsn)
-    conn: Conn
     with migrated.connect(options=options(KEK)) as conn:
         assert init(conn) == 1
         assert reseal(conn) == (None, 2, 0, 0)
