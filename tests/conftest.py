@@ -76,6 +76,7 @@ def keyless(template: Database) -> Iterator[Database]:
         name = sql.Identifier(database.name)
         with psycopg.connect(database.dsn) as conn:
             conn.execute("delete from keyring.keys")
+            conn.execute("alter sequence keyring.key_ids restart")
             conn.execute(sql.SQL("alter database {} set runtime_registry.kek = ''").format(name))
         yield database
 

@@ -22,6 +22,7 @@ from servers import Server
 
 SQL = Path(__file__).parents[1] / "sql"
 SEALED = os.environ.get("RUNTIME_REGISTRY_TEST_SEALED") == "1"
+KEK = secrets.token_hex(32)  # for sealed runs
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,6 +88,8 @@ def create(server: Server, template: Database | None = None) -> Iterator[Databas
     source = sql.Identifier(template.name if template else "template0")
     with server.connect(autocommit=True) as conn:
         conn.execute(statement.format(name, source))
+        if SEALED and template:
+            _give_kek(conn, database)
     try:
         yield database
     finally:
@@ -104,15 +107,20 @@ def install(database: Database) -> None:
 
 
 def start_sealing(database: Database) -> None:
-    """Give the keyring a key and all sessions of the server, from now on, the KEK.
-
-    A setting of all roles is how no real KEK must be kept: here it reaches every kind of session.
-    """
-    kek = secrets.token_hex(32)
+    """Give the keyring a key, and all sessions the KEK; clones of the database have both, too."""
     with database.server.connect(autocommit=True) as conn:
-        conn.execute(f"ALTER ROLE ALL SET runtime_registry.kek = '{kek}'")
+        _give_kek(conn, database)
     with psycopg.connect(database.dsn) as conn:
         conn.execute("SELECT keyring.init()")
+
+
+def _give_kek(conn: psycopg.Connection, database: Database) -> None:
+    """Give all sessions on the database the KEK.
+
+    A setting of the database is how no real KEK must be kept: here it reaches every kind of session.
+    """
+    give = sql.SQL("ALTER DATABASE {} SET runtime_registry.kek = {}")
+    conn.execute(give.format(sql.Identifier(database.name), KEK))
 
 
 def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

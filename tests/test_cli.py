@@ -710,10 +710,8 @@ def diagnosis(result: Result) -> dict[str, tuple[str, str]]:
 
 
 def test_doctor_finds_a_sound_database_sound_and_says_that_secrets_are_plain(
-    run: Run, db: psycopg.Connection[Any]
+    run: Run, ws: str
 ) -> None:
-    db.execute("delete from keyring.keys")
-    create_workspace(db, "research", "claude-code", model=KIMI)
     checks = diagnosis(run("doctor", "--json"))
     assert checks.pop("secrets") == ("warning", "stored plain, 1 so far: the keyring has no key")
     assert checks["KEK"] == ("ok", "not needed: the keyring has no key")

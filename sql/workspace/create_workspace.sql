@@ -81,5 +81,5 @@ comment on function workspace.create_workspace(text, text, text, uuid, text) is
   'Creates a workspace. Strict on the pair: a model that is not registered for the runtime is refused.
 name: what people call it; need not be unique. runtime: its runtime. model: its model; null: none yet. id: its id; null: a new one.
 request_id: the caller''s name for this request; repeated by the same actor, it gets the recorded answer and creates nothing.
-Errors: INVALID_ARGUMENT, WORKSPACE_EXISTS, REQUEST_ID_REUSED, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, REGISTRY_UNAVAILABLE. Above READ COMMITTED,
-40001 if the registry was loaded meanwhile.';
+Errors: INVALID_ARGUMENT, WORKSPACE_EXISTS, REQUEST_ID_REUSED, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, REGISTRY_UNAVAILABLE,
+ENCRYPTION_KEY_MISSING. Above READ COMMITTED, 40001 if the registry was loaded meanwhile.';

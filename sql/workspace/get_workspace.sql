@@ -29,4 +29,4 @@ end
 $$;
 comment on function workspace.get_workspace(uuid) is
   'A workspace as it is: runtime, model, provider, billing and version, all of one moment.
-Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, SECRET_UNREADABLE.';
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, SECRET_UNREADABLE, ENCRYPTION_KEY_MISSING.';

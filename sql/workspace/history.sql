@@ -45,4 +45,4 @@ end
 $$;
 comment on function workspace.history(uuid) is
   'Every change of a workspace, oldest first; of a deleted one too.
-Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND.';
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, ENCRYPTION_KEY_MISSING.';

@@ -40,5 +40,5 @@ Strict: a model that is not registered for the workspace''s runtime is refused w
 ws: the workspace. model: the model id. expected_version: refuse unless the workspace is at this version. request_id: the caller''s
 name for this request; repeated, it gets the recorded answer and changes nothing.
 It also replaces a model that cannot be read any more.
-Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, MODEL_NOT_REGISTERED, REQUEST_ID_REUSED. Above READ COMMITTED,
-40001 if the registry was loaded meanwhile.';
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, MODEL_NOT_REGISTERED, REQUEST_ID_REUSED, ENCRYPTION_KEY_MISSING. Above
+READ COMMITTED, 40001 if the registry was loaded meanwhile.';
