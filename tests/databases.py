@@ -117,7 +117,7 @@ def start_sealing(database: Database) -> None:
 def _give_kek(conn: psycopg.Connection, database: Database) -> None:
     """Give all sessions on the database the KEK.
 
-    A setting of the database is how no real KEK must be kept: here it reaches every kind of session.
+    A setting of the database is how no real KEK must be kept: here it reaches every session.
     """
     give = sql.SQL("ALTER DATABASE {} SET runtime_registry.kek = {}")
     conn.execute(give.format(sql.Identifier(database.name), KEK))

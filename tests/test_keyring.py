@@ -217,6 +217,7 @@ CALLS: dict[str, Callable[[UUID], tuple[list[object], Json]]] = {
     "workspace.create_workspace": lambda ws: (["w", "claude-code"], {}),
     "workspace.change_runtime": lambda ws: ([ws, "hermes", "moonshot/kimi-k2.6"], {}),
     "workspace.set_model": lambda ws: ([ws, "haiku"], {}),
+    "workspace.rename_workspace": lambda ws: ([ws, "n"], {}),
     "workspace.get_workspace": lambda ws: ([ws], {}),
     "workspace.preview_runtime_change": lambda ws: ([ws, "hermes", "moonshot/kimi-k2.6"], {}),
     "workspace.history": lambda ws: ([ws], {}),
@@ -236,6 +237,7 @@ WITHOUT: dict[str, Callable[[UUID], tuple[list[object], Json]]] = {
     "workspace.list_secrets": lambda ws: ([ws], {}),
     "keyring.status": lambda ws: ([], {}),
     "keyring.retire": lambda ws: ([1], {}),
+    "keyring.opens": lambda ws: ([], {}),
 }
 
 

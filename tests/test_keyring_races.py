@@ -65,6 +65,7 @@ SEALING: dict[str, Callable[[Conn, UUID], object]] = {
     "reset": action("change_runtime", "google-adk"),
     "choose": action("set_model", "opus"),
     "clear": action("clear_model"),
+    "rename": action("rename_workspace", "renamed", "google-adk"),
     "set_secret": action("set_secret", "OTHER", "x"),
     "delete_secret": action("delete_secret", "TOKEN"),
     "delete": action("delete_workspace"),
