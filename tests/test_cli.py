@@ -39,6 +39,8 @@ from pyapi.cli.database import named
 from pyapi.cli.doctor import pgcrypto
 from pyapi.cli.exits import Exit
 
+REVISIONS = [f"{number:04d}" for number in range(1, int(schema.head_revision()) + 1)]
+
 KIMI = "moonshot/kimi-k2.6"
 GEMINI = "platform:gemini-2.5-pro"
 SCRIPT = str(Path(sys.executable).parent / "runtime-registry")
@@ -499,7 +501,7 @@ def test_migrate_load_and_uninstall(empty_database: Callable[[], Database]) -> N
     head = schema.head_revision()
     assert json.loads(succeed(run("migrate", "--json"))) == {
         "revision": head,
-        "applied": ["0001", "0002", "0003"],
+        "applied": REVISIONS,
     }
     assert succeed(run("migrate")) == f"Nothing to do: the database is at revision {head}.\n"
     assert "Revision 1 is loaded" in succeed(run("load"))
@@ -508,7 +510,7 @@ def test_migrate_load_and_uninstall(empty_database: Callable[[], Database]) -> N
     assert run("uninstall").exit_code == Exit.CONFLICT
     assert schema.current_revision(database.dsn) == head
     undone = json.loads(succeed(run("uninstall", "--discard-workspaces", "--json")))
-    assert undone == {"revision": None, "undone": ["0003", "0002", "0001"]}
+    assert undone == {"revision": None, "undone": REVISIONS[::-1]}
     assert "not installed" in succeed(run("uninstall"))
     assert schema.current_revision(database.dsn) is None
 

@@ -465,7 +465,7 @@ def test_before_the_first_load_everything_that_needs_a_registry_is_refused(
 ) -> None:
     database = empty_database()
     database.psql("-q", "-1", "-f", databases.SQL / "install.sql")
-    conn = database.connect()
+    conn = database.connect(autocommit=True)
     with nothing_written(conn):
         for function, args in NEEDS_A_RUNTIME:
             refusal = refused(conn, function, *args)

@@ -6,6 +6,20 @@
 
 
 --
+-- Name: access; Type: SCHEMA; Schema: -; Owner: -
+--
+
+CREATE SCHEMA access;
+
+
+--
+-- Name: SCHEMA access; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON SCHEMA access IS 'Who may call over HTTP: bearer tokens, of which only the hashes are kept.';
+
+
+--
 -- Name: fleet; Type: SCHEMA; Schema: -; Owner: -
 --
 
@@ -87,6 +101,48 @@ CREATE EXTENSION IF NOT EXISTS pgcrypto WITH SCHEMA pgcrypto;
 --
 
 COMMENT ON EXTENSION pgcrypto IS 'cryptographic functions';
+
+
+--
+-- Name: caller; Type: TYPE; Schema: access; Owner: -
+--
+
+CREATE TYPE access.caller AS (
+	name text,
+	role text,
+	workspace_id uuid
+);
+
+
+--
+-- Name: TYPE caller; Type: COMMENT; Schema: access; Owner: -
+--
+
+COMMENT ON TYPE access.caller IS 'Whose token it is, and what it is for.';
+
+
+--
+-- Name: token; Type: TYPE; Schema: access; Owner: -
+--
+
+CREATE TYPE access.token AS (
+	name text,
+	role text,
+	workspace_id uuid,
+	created_at timestamp with time zone,
+	expires_at timestamp with time zone,
+	last_used_at timestamp with time zone,
+	revoked_at timestamp with time zone
+);
+
+
+--
+-- Name: TYPE token; Type: COMMENT; Schema: access; Owner: -
+--
+
+COMMENT ON TYPE access.token IS 'A token as its keepers see it.
+name: what it is called, and who the history of workspaces names. role: admin, operator or workspace. workspace_id: the workspace of a
+token of the role workspace. expires_at: null: never. last_used_at: to the minute; null: never. revoked_at: null: it is not.';
 
 
 --
@@ -270,6 +326,27 @@ COMMENT ON TYPE fleet.stored_model IS 'Internal: a workspace that has a model; n
 
 
 --
+-- Name: workspace_entry; Type: TYPE; Schema: fleet; Owner: -
+--
+
+CREATE TYPE fleet.workspace_entry AS (
+	workspace_id uuid,
+	name text,
+	runtime text,
+	version bigint,
+	created_at timestamp with time zone,
+	updated_at timestamp with time zone
+);
+
+
+--
+-- Name: TYPE workspace_entry; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TYPE fleet.workspace_entry IS 'A workspace in a list: what workspace.get_workspace tells of it, but for the model.';
+
+
+--
 -- Name: data_key; Type: TYPE; Schema: keyring; Owner: -
 --
 
@@ -346,6 +423,23 @@ CREATE TYPE keyring.status_entry AS (
 COMMENT ON TYPE keyring.status_entry IS 'A key, and what it seals; never a value.
 key_id: the key; null: what is stored plain. state: active, retired, plain, or missing (values refer to it, but the keyring does not have it).
 secrets, history: how many secrets, and models in the history, it seals. unreadable: how many of them do not open; null: not tried.';
+
+
+--
+-- Name: installation; Type: TYPE; Schema: registry; Owner: -
+--
+
+CREATE TYPE registry.installation AS (
+	schema_revision text,
+	registry_revision bigint
+);
+
+
+--
+-- Name: TYPE installation; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TYPE registry.installation IS 'What registry.status finds. schema_revision: the migration this database stands at. registry_revision: the registry that is loaded; 0: none.';
 
 
 --
@@ -507,7 +601,8 @@ CREATE TYPE workspace.history_entry AS (
 	actor text,
 	request_id text,
 	changed_at timestamp with time zone,
-	secret text
+	secret text,
+	name text
 );
 
 
@@ -516,7 +611,7 @@ CREATE TYPE workspace.history_entry AS (
 --
 
 COMMENT ON TYPE workspace.history_entry IS 'One change of a workspace, with its models readable; a model that cannot be read any more is null. secret: the name of the secret that
-set_secret or delete_secret changed, never its value.';
+set_secret or delete_secret changed, never its value. name: the name that the change gave, if any.';
 
 
 --
@@ -604,6 +699,169 @@ CREATE TYPE workspace.state AS (
 
 COMMENT ON TYPE workspace.state IS 'A workspace as it is. model_registered: whether its model is routable on its runtime; null without a model.
 model_deprecated: the model is registered, but should not be used any more. model_sunset_at: when it ends, if that is known.';
+
+
+--
+-- Name: authenticate(bytea); Type: FUNCTION; Schema: access; Owner: -
+--
+
+CREATE FUNCTION access.authenticate(hash bytea) RETURNS SETOF access.caller
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  moment constant timestamptz := clock_timestamp();
+  found_token access.tokens;
+begin
+  -- The time this takes tells nothing about a token. What is compared, in the index, are hashes, and whoever tries cannot
+  -- choose them byte by byte: that would be inverting SHA-256.
+  select t.*
+  into found_token
+  from access.tokens as t
+  where t.hash = authenticate.hash and t.revoked_at is null and (t.expires_at is null or t.expires_at > moment);
+  if not found then
+    return;
+  end if;
+
+  -- At most one write a minute, by one caller: the others neither wait for its lock nor take one. A standby does without.
+  if (found_token.last_used_at is null or found_token.last_used_at < moment - interval '1 minute')
+    and current_setting('transaction_read_only') = 'off'
+  then
+    perform from access.tokens as t
+    where t.name = found_token.name and t.last_used_at is not distinct from found_token.last_used_at
+    for no key update skip locked;
+    if found then
+      update access.tokens as t set last_used_at = moment where t.name = found_token.name;
+    end if;
+  end if;
+
+  return next (found_token.name, found_token.role, found_token.workspace_id)::access.caller;
+end
+$$;
+
+
+--
+-- Name: FUNCTION authenticate(hash bytea); Type: COMMENT; Schema: access; Owner: -
+--
+
+COMMENT ON FUNCTION access.authenticate(hash bytea) IS 'Whose token it is; no row if it is nobody''s, expired or revoked, and nothing says which.
+hash: the SHA-256 of the token. Call it in a transaction of its own, so that the use is on record even if what follows is refused.';
+
+
+--
+-- Name: create_token(text, text, bytea, uuid, timestamp with time zone); Type: FUNCTION; Schema: access; Owner: -
+--
+
+CREATE FUNCTION access.create_token(name text, role text, hash bytea, workspace_id uuid DEFAULT NULL::uuid, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS access.token
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  called constant text collate "C" := registry.clean_text(create_token.name, 'name');
+  asked_role constant text collate "C" := create_token.role;
+  moment constant timestamptz := clock_timestamp();
+begin
+  if asked_role is null then
+    perform registry.invalid_argument('role', 'is null');
+  elsif asked_role not in ('admin', 'operator', 'workspace') then
+    perform registry.invalid_argument('role', 'is not admin, operator or workspace');
+  elsif asked_role = 'workspace' and create_token.workspace_id is null then
+    perform registry.invalid_argument('workspace_id', 'is null, and the role is workspace');
+  elsif asked_role <> 'workspace' and create_token.workspace_id is not null then
+    perform registry.invalid_argument('workspace_id', 'is for the role workspace only');
+  elsif create_token.hash is null then
+    perform registry.invalid_argument('hash', 'is null');
+  elsif octet_length(create_token.hash) <> 32 then
+    perform registry.invalid_argument('hash', 'is not a SHA-256 hash');
+  elsif create_token.expires_at <= moment then
+    perform registry.invalid_argument('expires_at', 'is in the past');
+  end if;
+
+  insert into access.tokens (name, hash, role, workspace_id, created_at, expires_at)
+  values (
+    called, create_token.hash, asked_role, create_token.workspace_id, moment, create_token.expires_at
+  )
+  on conflict do nothing;
+  if not found then
+    raise exception using
+      errcode = 'PT409',
+      message = 'A token has this name already.',
+      detail = jsonb_build_object('code', 'TOKEN_EXISTS', 'name', called),
+      hint = 'Take another name. The name of a revoked token stays taken: the history speaks of that one.';
+  end if;
+  return (called, asked_role, create_token.workspace_id, moment, create_token.expires_at, null, null)::access.token;
+end
+$$;
+
+
+--
+-- Name: FUNCTION create_token(name text, role text, hash bytea, workspace_id uuid, expires_at timestamp with time zone); Type: COMMENT; Schema: access; Owner: -
+--
+
+COMMENT ON FUNCTION access.create_token(name text, role text, hash bytea, workspace_id uuid, expires_at timestamp with time zone) IS 'Makes a token for the HTTP service known; the token itself stays with its maker.
+name: what to call it; the history of workspaces will name it. role: admin, operator or workspace. hash: the SHA-256 of the token, which
+should be at least 32 random bytes. workspace_id: the only workspace it is for, with the role workspace. expires_at: null: never.
+Errors: INVALID_ARGUMENT, TOKEN_EXISTS.';
+
+
+--
+-- Name: list_tokens(); Type: FUNCTION; Schema: access; Owner: -
+--
+
+CREATE FUNCTION access.list_tokens() RETURNS SETOF access.token
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select t.name, t.role, t.workspace_id, t.created_at, t.expires_at, t.last_used_at, t.revoked_at
+  from access.tokens as t
+  order by t.created_at, t.name
+$$;
+
+
+--
+-- Name: FUNCTION list_tokens(); Type: COMMENT; Schema: access; Owner: -
+--
+
+COMMENT ON FUNCTION access.list_tokens() IS 'Every token that was ever made, oldest first; never the token itself, nor its hash.';
+
+
+--
+-- Name: revoke_token(text); Type: FUNCTION; Schema: access; Owner: -
+--
+
+CREATE FUNCTION access.revoke_token(name text) RETURNS access.token
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  called constant text collate "C" := registry.clean_text(revoke_token.name, 'name');
+  moment constant timestamptz := clock_timestamp();
+  revoked access.token;
+begin
+  update access.tokens as t
+  set revoked_at = coalesce(t.revoked_at, moment)
+  where t.name = called
+  returning t.name, t.role, t.workspace_id, t.created_at, t.expires_at, t.last_used_at, t.revoked_at
+  into revoked;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = 'There is no token of this name.',
+      detail = jsonb_build_object('code', 'TOKEN_NOT_FOUND', 'name', called),
+      hint = 'Take one of those that access.list_tokens shows.';
+  end if;
+  return revoked;
+end
+$$;
+
+
+--
+-- Name: FUNCTION revoke_token(name text); Type: COMMENT; Schema: access; Owner: -
+--
+
+COMMENT ON FUNCTION access.revoke_token(name text) IS 'Ends a token, from its next use on; nothing is changed if it was revoked before.
+name: its name.
+Errors: INVALID_ARGUMENT, TOKEN_NOT_FOUND.';
 
 
 --
@@ -807,13 +1065,15 @@ CREATE FUNCTION fleet.feed_end() RETURNS bigint
 begin
   -- A change that this snapshot does not see is of a transaction whose id is not below the snapshot's xmin, so its
   -- position is not below this (workspace.next_position). What is below it is seen, or was rolled back.
-  return case
+  return (
+    select case
       when n.made_in = n.tableoid and n.made_by = n.xmin
         then (n.era << 45) + pg_snapshot_xmin(pg_current_snapshot())::text::bigint
       -- Restored from a dump: all that is there came with it, and the next change begins the next era.
       else (n.era + 1) << 45
     end
-  from workspace.numbering as n;
+    from workspace.numbering as n
+  );
 end
 $$;
 
@@ -823,6 +1083,39 @@ $$;
 --
 
 COMMENT ON FUNCTION fleet.feed_end() IS 'Internal: where the feed ends for now: no change is ever going to appear below this position.';
+
+
+--
+-- Name: list_workspaces(uuid, integer); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.list_workspaces(after uuid DEFAULT NULL::uuid, max_entries integer DEFAULT 100) RETURNS SETOF fleet.workspace_entry
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if list_workspaces.max_entries is null or list_workspaces.max_entries not between 1 and 1000 then
+    perform registry.invalid_argument('max_entries', 'is not between 1 and 1000');
+  end if;
+
+  return query
+    select w.id, w.name, w.runtime::text, w.version, w.created_at, w.updated_at
+    from workspace.workspaces as w
+    where w.id >= coalesce(list_workspaces.after, '00000000-0000-0000-0000-000000000000')
+      and w.id is distinct from list_workspaces.after
+    order by w.id
+    limit list_workspaces.max_entries;
+end
+$$;
+
+
+--
+-- Name: FUNCTION list_workspaces(after uuid, max_entries integer); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.list_workspaces(after uuid, max_entries integer) IS 'The workspaces by id, without their models, a page at a time.
+after: the last id of the page before; null: the first page. max_entries: how many, at most 1000.
+Errors: INVALID_ARGUMENT.';
 
 
 --
@@ -1587,6 +1880,40 @@ Errors: ENCRYPTION_KEY_MISSING, INVALID_ARGUMENT (the setting is no such key), K
 
 
 --
+-- Name: is_whole(bytea); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.is_whole(message bytea) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  size constant integer := octet_length(is_whole.message);
+  place integer := 15;
+  first integer;
+begin
+  while get_byte(is_whole.message, place) = 238 loop
+    place := place + 16385;
+  end loop;
+  first := get_byte(is_whole.message, place);
+  if first < 192 then
+    return size = place + 1 + first;
+  elsif first < 224 then
+    return size = place + 2 + (first - 192) * 256 + get_byte(is_whole.message, place + 1) + 192;
+  end if;
+  return first = 255 and substr(is_whole.message, place + 2, 4) = int4send(size - place - 5);
+end
+$$;
+
+
+--
+-- Name: FUNCTION is_whole(message bytea); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.is_whole(message bytea) IS 'Internal: whether a message that opened ends where it says.';
+
+
+--
 -- Name: key_missing(text); Type: FUNCTION; Schema: keyring; Owner: -
 --
 
@@ -1699,6 +2026,31 @@ COMMENT ON FUNCTION keyring.open_key(stored keyring.keys) IS 'Internal: a key of
 
 
 --
+-- Name: opens(); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.opens() RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform keyring.active_key();
+  return true;
+exception
+  when sqlstate 'PT500' then
+    return false;
+end
+$$;
+
+
+--
+-- Name: FUNCTION opens(); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.opens() IS 'Whether this session can seal and open secrets: the KEK that it brought fits, or the keyring has no key.';
+
+
+--
 -- Name: random_key(); Type: FUNCTION; Schema: keyring; Owner: -
 --
 
@@ -1748,7 +2100,8 @@ begin
   ids := array(
     select c.workspace_id
     from workspace.changes as c
-    where c.workspace_id > coalesce(reseal.after, '00000000-0000-0000-0000-000000000000')
+    where c.workspace_id >= coalesce(reseal.after, '00000000-0000-0000-0000-000000000000')
+      and c.workspace_id is distinct from reseal.after
     group by c.workspace_id
     order by c.workspace_id
     limit reseal.batch
@@ -2098,14 +2451,14 @@ begin
     fitting := keyring.any_key(unseal.key_id);
   end if;
   opened := keyring.decrypt(unseal.sealed, fitting.secret);
-  if starts_with(opened, label) then
+  if starts_with(opened, label) and keyring.is_whole(unseal.sealed) then
     return substr(opened, length(label) + 1);
   end if;
   return null;
 exception
   -- Why it does not open is nobody's business (it would be an oracle), and the error could carry bytes into the log.
   when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
-    or invalid_parameter_value or data_corrupted then
+    or invalid_parameter_value or data_corrupted or array_subscript_error then
     return null;
 end
 $$;
@@ -2132,14 +2485,14 @@ declare
   opened text;
 begin
   opened := keyring.decrypt(unwrap.wrapped, unwrap.kek);
-  if starts_with(opened, label) then
+  if starts_with(opened, label) and keyring.is_whole(unwrap.wrapped) then
     return (unwrap.key_id, substr(opened, length(label) + 1))::keyring.data_key;
   end if;
   return null;
 exception
   -- Why it does not open is nobody's business: it would be an oracle.
   when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
-    or invalid_parameter_value or data_corrupted then
+    or invalid_parameter_value or data_corrupted or array_subscript_error then
     return null;
 end
 $$;
@@ -3581,6 +3934,25 @@ COMMENT ON FUNCTION registry.shape_problems(path text, value jsonb, required jso
 
 
 --
+-- Name: status(); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.status() RETURNS registry.installation
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select (select v.version_num::text from registry.alembic_version as v), (select s.revision from registry.state as s)
+$$;
+
+
+--
+-- Name: FUNCTION status(); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.status() IS 'What is installed and loaded: whoever serves from this database looks here whether it can.';
+
+
+--
 -- Name: text_problem(text); Type: FUNCTION; Schema: registry; Owner: -
 --
 
@@ -3755,7 +4127,8 @@ CREATE TABLE workspace.changes (
     secret text COLLATE pg_catalog."C",
     model_deprecated boolean DEFAULT false NOT NULL,
     model_sunset_at timestamp with time zone,
-    "position" bigint DEFAULT 0 NOT NULL
+    "position" bigint DEFAULT 0 NOT NULL,
+    name text
 );
 
 
@@ -3844,6 +4217,13 @@ COMMENT ON COLUMN workspace.changes."position" IS 'Its place in the feed, see wo
 
 
 --
+-- Name: COLUMN changes.name; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.changes.name IS 'The name that the call gave; null: it gave none.';
+
+
+--
 -- Name: change_of(workspace.changes, text, text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
@@ -3866,7 +4246,13 @@ begin
   answer.provider := recorded.provider;
   answer.billed_to := recorded.billed_to;
   answer.billing_changed := recorded.billing_changed;
-  answer.needs_restart := recorded.changed and recorded.action not in ('create_workspace', 'delete_workspace');
+  answer.needs_restart := recorded.changed
+    and recorded.action not in ('create_workspace', 'delete_workspace')
+    and (
+      recorded.action <> 'rename_workspace'
+      or recorded.runtime <> recorded.previous_runtime
+      or recorded.model_source not in ('kept', 'none')
+    );
   answer.model_deprecated := recorded.model_deprecated;
   answer.model_sunset_at := recorded.model_sunset_at;
   return answer;
@@ -3943,7 +4329,8 @@ caller''s name for this request; repeated, it gets the recorded answer and chang
 Secret, runtime, version and the row in the history are written together or not at all. Where there is nothing to change, nothing is
 written (with a request_id, the answer is recorded).
 Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, NO_DEFAULT_MODEL,
-REGISTRY_UNAVAILABLE, REQUEST_ID_REUSED, SECRET_UNREADABLE. Above READ COMMITTED, 40001 if the registry was loaded meanwhile.
+REGISTRY_UNAVAILABLE, REQUEST_ID_REUSED, SECRET_UNREADABLE, ENCRYPTION_KEY_MISSING. Above READ COMMITTED, 40001 if the registry was loaded
+meanwhile.
 Call it as: select * from workspace.change_runtime(...). In (workspace.change_runtime(...)).* it would run once a column.';
 
 
@@ -4096,10 +4483,10 @@ meanwhile.';
 
 
 --
--- Name: create_workspace(text, text, text, uuid); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: create_workspace(text, text, text, uuid, text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.create_workspace(name text, runtime text, model text DEFAULT NULL::text, id uuid DEFAULT NULL::uuid) RETURNS workspace.change
+CREATE FUNCTION workspace.create_workspace(name text, runtime text, model text DEFAULT NULL::text, id uuid DEFAULT NULL::uuid, request_id text DEFAULT NULL::text) RETURNS workspace.change
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -4107,14 +4494,21 @@ declare
   called constant text collate "C" := registry.clean_text(create_workspace.name, 'name');
   target constant text collate "C" := registry.clean_text(create_workspace.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(create_workspace.model, 'model');
+  request constant text collate "C" := workspace.optional_text(create_workspace.request_id, 'request_id');
   moment timestamptz;
   with_key keyring.data_key;
+  answer workspace.change;
   absent workspace.snapshot;
   decided workspace.decision;
   described workspace.changes;
   stored keyring.sealed_value;
 begin
-  absent.workspace_id := coalesce(create_workspace.id, gen_random_uuid());
+  -- Who repeats a request finds the workspace of the first try, because the id is made of the request's name.
+  absent.workspace_id := coalesce(
+    create_workspace.id,
+    encode(substr(sha256(convert_to(workspace.actor() || ' ' || request, 'UTF8')), 1, 16), 'hex')::uuid,
+    gen_random_uuid()
+  );
   absent.version := 0;
   absent.model_is_unreadable := false;
   absent.credentials := '{}';
@@ -4123,11 +4517,18 @@ begin
   perform keyring.hold();
   with_key := keyring.active_key();
   moment := clock_timestamp();
+  answer := workspace.recorded_answer(
+    with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
+  );
+  if answer.workspace_id is not null then
+    return answer;
+  end if;
   perform registry.require_runtime(target);
   decided := workspace.choose_model(with_key, absent, target, wanted, false);
 
   described := workspace.describe_change(absent, decided, 'create_workspace');
   described.version := 1;
+  described.name := called;
   begin
     insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at)
     values (
@@ -4138,9 +4539,15 @@ begin
       stored := workspace.store_secret(with_key, absent.workspace_id, 'MODEL', wanted);
     end if;
     -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
-    perform workspace.record_change(described, absent, stored, false, null);
+    perform workspace.record_change(described, absent, stored, false, request);
   exception
     when unique_violation then
+      answer := workspace.recorded_answer(
+        with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
+      );
+      if answer.workspace_id is not null then
+        return answer;
+      end if;
       raise exception using
         errcode = 'PT409',
         message = format('The workspace id %s is taken.', absent.workspace_id),
@@ -4153,13 +4560,14 @@ $$;
 
 
 --
--- Name: FUNCTION create_workspace(name text, runtime text, model text, id uuid); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION create_workspace(name text, runtime text, model text, id uuid, request_id text); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.create_workspace(name text, runtime text, model text, id uuid) IS 'Creates a workspace. Strict on the pair: a model that is not registered for the runtime is refused.
-name: what people call it; need not be unique. runtime: its runtime. model: its model; null: none yet. id: its id; null: a new random one.
-Errors: INVALID_ARGUMENT, WORKSPACE_EXISTS, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, REGISTRY_UNAVAILABLE. Above READ COMMITTED,
-40001 if the registry was loaded meanwhile.';
+COMMENT ON FUNCTION workspace.create_workspace(name text, runtime text, model text, id uuid, request_id text) IS 'Creates a workspace. Strict on the pair: a model that is not registered for the runtime is refused.
+name: what people call it; need not be unique. runtime: its runtime. model: its model; null: none yet. id: its id; null: a new one.
+request_id: the caller''s name for this request; repeated by the same actor, it gets the recorded answer and creates nothing.
+Errors: INVALID_ARGUMENT, WORKSPACE_EXISTS, REQUEST_ID_REUSED, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, REGISTRY_UNAVAILABLE,
+ENCRYPTION_KEY_MISSING. Above READ COMMITTED, 40001 if the registry was loaded meanwhile.';
 
 
 --
@@ -4374,7 +4782,7 @@ $$;
 --
 
 COMMENT ON FUNCTION workspace.get_workspace(ws uuid) IS 'A workspace as it is: runtime, model, provider, billing and version, all of one moment.
-Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, SECRET_UNREADABLE.';
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, SECRET_UNREADABLE, ENCRYPTION_KEY_MISSING.';
 
 
 --
@@ -4415,6 +4823,7 @@ begin
     entry.request_id := recorded.request_id;
     entry.changed_at := recorded.changed_at;
     entry.secret := recorded.secret;
+    entry.name := recorded.name;
     return next entry;
   end loop;
   if not found then
@@ -4429,7 +4838,7 @@ $$;
 --
 
 COMMENT ON FUNCTION workspace.history(ws uuid) IS 'Every change of a workspace, oldest first; of a deleted one too.
-Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND.';
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, ENCRYPTION_KEY_MISSING.';
 
 
 --
@@ -4709,7 +5118,7 @@ begin
     previous_sealed, previous_key_id, sealed, key_id,
     model_source, provider, billed_to, billing_changed,
     restore, actor, request_id, changed_at, txid, secret,
-    model_deprecated, model_sunset_at, position
+    model_deprecated, model_sunset_at, position, name
   )
   values (
     described.workspace_id, described.version, described.action, described.changed,
@@ -4719,7 +5128,7 @@ begin
     stored.sealed, stored.key_id,
     described.model_source, described.provider, described.billed_to, described.billing_changed,
     record_change.restore, actor, record_change.request_id, changed_at, txid, described.secret,
-    described.model_deprecated, described.model_sunset_at, position
+    described.model_deprecated, described.model_sunset_at, position, described.name
   );
 
   -- Off unless asked for: transactions that notify commit one after the other.
@@ -4738,10 +5147,10 @@ COMMENT ON FUNCTION workspace.record_change(described workspace.changes, current
 
 
 --
--- Name: recorded_answer(keyring.data_key, uuid, text, text, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: recorded_answer(keyring.data_key, uuid, text, text, text, text, boolean, text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean) RETURNS workspace.change
+CREATE FUNCTION workspace.recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean, name text DEFAULT NULL::text) RETURNS workspace.change
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -4766,15 +5175,16 @@ begin
     keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id)
   );
 
-  if recorded.sealed is not null and answer.model is null then
+  if recorded.sealed is not null and answer.model is null and recorded.action = recorded_answer.action then
     perform workspace.secret_unreadable(recorded_answer.ws);
   end if;
 
   -- What was asked for can be read off what was done. The version that was expected is a condition of the request, not a
   -- part of it.
   if recorded.action <> recorded_answer.action
-    or (recorded_answer.action = 'change_runtime' and recorded.runtime <> recorded_answer.runtime)
+    or recorded.runtime is distinct from coalesce(recorded_answer.runtime, recorded.previous_runtime)
     or recorded.restore <> recorded_answer.restore
+    or recorded.name is distinct from recorded_answer.name
     or (case when recorded.model_source = 'requested' then answer.model end) is distinct from recorded_answer.model
   then
     raise exception using
@@ -4789,10 +5199,92 @@ $$;
 
 
 --
--- Name: FUNCTION recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean, name text); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean) IS 'Internal: the answer recorded for this request, null if there is none. Raises REQUEST_ID_REUSED if it was a different request.';
+COMMENT ON FUNCTION workspace.recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean, name text) IS 'Internal: the answer recorded for this request, null if there is none. Raises REQUEST_ID_REUSED if it was a different request.';
+
+
+--
+-- Name: rename_workspace(uuid, text, text, text, boolean, bigint, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.rename_workspace(ws uuid, name text, runtime text DEFAULT NULL::text, model text DEFAULT NULL::text, restore boolean DEFAULT false, expected_version bigint DEFAULT NULL::bigint, request_id text DEFAULT NULL::text) RETURNS workspace.change
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  called constant text collate "C" := registry.clean_text(rename_workspace.name, 'name');
+  target constant text collate "C" := workspace.optional_text(rename_workspace.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(rename_workspace.model, 'model');
+  request constant text collate "C" := workspace.optional_text(rename_workspace.request_id, 'request_id');
+  with_key keyring.data_key;
+  current workspace.snapshot;
+  answer workspace.change;
+  decided workspace.decision;
+  routing registry.routing;
+begin
+  if rename_workspace.restore is null then
+    perform registry.invalid_argument('restore', 'is null');
+  elsif rename_workspace.restore and target is null then
+    perform registry.invalid_argument('restore', 'needs a runtime');
+  end if;
+
+  perform registry.hold();
+  perform keyring.hold();
+  with_key := keyring.active_key();
+  current := workspace.lock_workspace(with_key, rename_workspace.ws);
+
+  answer := workspace.recorded_answer(
+    with_key, current.workspace_id, request, 'rename_workspace', target, wanted, rename_workspace.restore, called
+  );
+  if answer.workspace_id is not null then
+    return answer;
+  end if;
+
+  if target is not null then
+    perform registry.require_runtime(target);
+  end if;
+  if rename_workspace.expected_version <> current.version then
+    perform workspace.version_conflict(current, rename_workspace.expected_version);
+  end if;
+
+  if target is not null or wanted is not null then
+    decided := workspace.choose_model(
+      with_key, current, coalesce(target, current.runtime), wanted, rename_workspace.restore
+    );
+  elsif current.model_is_unreadable then
+    perform workspace.secret_unreadable(current.workspace_id);
+  else
+    -- The pair stays as it is, even one that a newer registry does not have.
+    decided.runtime := current.runtime;
+    decided.model := current.model;
+    decided.model_source := case when current.model is null then 'none' else 'kept' end;
+    if current.model is not null then
+      routing := registry.route(current.runtime, current.model, current.credentials);
+      decided.provider := routing.provider;
+      decided.billed_to := routing.billed_to;
+      decided.model_deprecated := routing.deprecated;
+      decided.model_sunset_at := routing.sunset_at;
+    end if;
+  end if;
+  return workspace.write_change(
+    with_key, current, decided, 'rename_workspace', rename_workspace.restore, request, called
+  );
+end
+$$;
+
+
+--
+-- Name: FUNCTION rename_workspace(ws uuid, name text, runtime text, model text, restore boolean, expected_version bigint, request_id text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.rename_workspace(ws uuid, name text, runtime text, model text, restore boolean, expected_version bigint, request_id text) IS 'Gives a workspace another name and, in the same change, another runtime or model where they are given.
+ws: the workspace. name: its new name; need not be unique. runtime, restore: as in workspace.change_runtime; null: it keeps its runtime. model:
+strict, it must be registered for the runtime; null: as change_runtime decides, or with no runtime the one it has.
+expected_version: refuse unless the workspace is at this version. request_id: the caller''s name for this request; repeated, it gets the
+recorded answer and changes nothing.
+Errors: as change_runtime.';
 
 
 --
@@ -4974,8 +5466,8 @@ Strict: a model that is not registered for the workspace''s runtime is refused w
 ws: the workspace. model: the model id. expected_version: refuse unless the workspace is at this version. request_id: the caller''s
 name for this request; repeated, it gets the recorded answer and changes nothing.
 It also replaces a model that cannot be read any more.
-Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, MODEL_NOT_REGISTERED, REQUEST_ID_REUSED. Above READ COMMITTED,
-40001 if the registry was loaded meanwhile.';
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, MODEL_NOT_REGISTERED, REQUEST_ID_REUSED, ENCRYPTION_KEY_MISSING. Above
+READ COMMITTED, 40001 if the registry was loaded meanwhile.';
 
 
 --
@@ -5016,7 +5508,7 @@ begin
   where s.workspace_id = current.workspace_id and s.key = called;
   is_same := keyring.unseal(with_key, current.workspace_id, called, stored.sealed, stored.key_id) = set_secret.value;
   if is_same is not true then
-    perform workspace.store_secret(with_key, current.workspace_id, called, set_secret.value);
+    stored := workspace.store_secret(with_key, current.workspace_id, called, set_secret.value);
   end if;
   return workspace.write_secret_change(current, called, 'set_secret', is_same is not true);
 end
@@ -5125,10 +5617,10 @@ COMMENT ON FUNCTION workspace.workspace_not_found(ws uuid) IS 'Internal: raises 
 
 
 --
--- Name: write_change(keyring.data_key, workspace.snapshot, workspace.decision, text, boolean, text); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: write_change(keyring.data_key, workspace.snapshot, workspace.decision, text, boolean, text, text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text) RETURNS workspace.change
+CREATE FUNCTION workspace.write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text DEFAULT NULL::text) RETURNS workspace.change
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -5139,6 +5631,12 @@ declare
   stored keyring.sealed_value := (current.sealed, current.key_id);
   moment constant timestamptz := clock_timestamp();
 begin
+  if write_change.name is not null then
+    described.name := write_change.name;
+    described.changed := described.changed
+      or (select w.name <> write_change.name from workspace.workspaces as w where w.id = current.workspace_id);
+  end if;
+
   -- Nothing to do writes nothing, unless the caller may come back for this answer: then it is recorded, so that a late
   -- replay cannot undo what happened in between.
   if not described.changed and write_change.request_id is null then
@@ -5157,7 +5655,11 @@ begin
 
   described.version := current.version + 1;
   update workspace.workspaces as w
-  set runtime = decided.runtime, version = described.version, updated_at = moment
+  set
+    name = coalesce(write_change.name, w.name),
+    runtime = decided.runtime,
+    version = described.version,
+    updated_at = moment
   where w.id = current.workspace_id;
 
   perform workspace.record_change(described, current, stored, write_change.restore, write_change.request_id);
@@ -5167,10 +5669,10 @@ $$;
 
 
 --
--- Name: FUNCTION write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text) IS 'Internal: stores what was decided about an existing workspace, records it and says what was done.';
+COMMENT ON FUNCTION workspace.write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text) IS 'Internal: stores what was decided about an existing workspace, records it and says what was done.';
 
 
 --
@@ -5212,7 +5714,9 @@ begin
     update workspace.workspaces as w
     set version = described.version, updated_at = moment
     where w.id = current.workspace_id;
-    perform workspace.record_change(described, current, (current.sealed, current.key_id), false, null);
+    -- The model stays, readable or not.
+    after.model_is_unreadable := false;
+    perform workspace.record_change(described, after, (after.sealed, after.key_id), false, null);
   end if;
   return workspace.change_of(described, current.model, current.model);
 end
@@ -5224,6 +5728,51 @@ $$;
 --
 
 COMMENT ON FUNCTION workspace.write_secret_change(current workspace.snapshot, secret text, action text, changed boolean) IS 'Internal: records that a secret besides the model was written or removed, and says what that changed.';
+
+
+--
+-- Name: tokens; Type: TABLE; Schema: access; Owner: -
+--
+
+CREATE TABLE access.tokens (
+    name text NOT NULL COLLATE pg_catalog."C",
+    hash bytea NOT NULL,
+    role text NOT NULL COLLATE pg_catalog."C",
+    workspace_id uuid,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    CONSTRAINT tokens_role_is_known CHECK ((role = ANY (ARRAY['admin'::text, 'operator'::text, 'workspace'::text])))
+);
+
+
+--
+-- Name: TABLE tokens; Type: COMMENT; Schema: access; Owner: -
+--
+
+COMMENT ON TABLE access.tokens IS 'Bearer tokens. A name is never used again, because the history of workspaces names it.';
+
+
+--
+-- Name: COLUMN tokens.hash; Type: COMMENT; Schema: access; Owner: -
+--
+
+COMMENT ON COLUMN access.tokens.hash IS 'SHA-256 of the token. Without salt or iterations, which are for what people choose: a token is 32 random bytes, no two are the same and none can be guessed.';
+
+
+--
+-- Name: COLUMN tokens.workspace_id; Type: COMMENT; Schema: access; Owner: -
+--
+
+COMMENT ON COLUMN access.tokens.workspace_id IS 'The only workspace that a token of the role workspace is for; null for the other roles.';
+
+
+--
+-- Name: COLUMN tokens.last_used_at; Type: COMMENT; Schema: access; Owner: -
+--
+
+COMMENT ON COLUMN access.tokens.last_used_at IS 'When it was last used, to the minute.';
 
 
 --
@@ -5638,6 +6187,14 @@ COMMENT ON COLUMN workspace.workspaces.version IS 'Counts the workspace''s chang
 
 
 --
+-- Data for Name: tokens; Type: TABLE DATA; Schema: access; Owner: -
+--
+
+COPY access.tokens (name, hash, role, workspace_id, created_at, expires_at, last_used_at, revoked_at) FROM stdin;
+\.
+
+
+--
 -- Data for Name: retention; Type: TABLE DATA; Schema: fleet; Owner: -
 --
 
@@ -5658,7 +6215,7 @@ COPY keyring.keys (id, wrapped, state, created_at, retired_at) FROM stdin;
 --
 
 COPY registry.alembic_version (version_num) FROM stdin;
-0003
+0004
 \.
 
 
@@ -5731,7 +6288,7 @@ t	0
 -- Data for Name: changes; Type: TABLE DATA; Schema: workspace; Owner: -
 --
 
-COPY workspace.changes (workspace_id, version, action, changed, previous_runtime, runtime, previous_sealed, previous_key_id, sealed, key_id, model_source, provider, billed_to, billing_changed, restore, actor, request_id, changed_at, txid, secret, model_deprecated, model_sunset_at, "position") FROM stdin;
+COPY workspace.changes (workspace_id, version, action, changed, previous_runtime, runtime, previous_sealed, previous_key_id, sealed, key_id, model_source, provider, billed_to, billing_changed, restore, actor, request_id, changed_at, txid, secret, model_deprecated, model_sunset_at, "position", name) FROM stdin;
 \.
 
 
@@ -5756,6 +6313,22 @@ COPY workspace.workspaces (id, name, runtime, version, created_at, updated_at) F
 --
 
 SELECT pg_catalog.setval('keyring.key_ids', 1, false);
+
+
+--
+-- Name: tokens tokens_hash_key; Type: CONSTRAINT; Schema: access; Owner: -
+--
+
+ALTER TABLE ONLY access.tokens
+    ADD CONSTRAINT tokens_hash_key UNIQUE (hash);
+
+
+--
+-- Name: tokens tokens_pkey; Type: CONSTRAINT; Schema: access; Owner: -
+--
+
+ALTER TABLE ONLY access.tokens
+    ADD CONSTRAINT tokens_pkey PRIMARY KEY (name);
 
 
 --
@@ -5939,9 +6512,19 @@ ALTER TABLE ONLY workspace.workspaces
 
 
 --
+-- Name: SCHEMA access; Type: ACL; Schema: -; Owner: -
+--
+
+GRANT USAGE ON SCHEMA access TO runtime_registry_operator;
+GRANT USAGE ON SCHEMA access TO runtime_registry_admin;
+
+
+--
 -- Name: SCHEMA fleet; Type: ACL; Schema: -; Owner: -
 --
 
+GRANT USAGE ON SCHEMA fleet TO runtime_registry_reader;
+GRANT USAGE ON SCHEMA fleet TO runtime_registry_operator;
 GRANT USAGE ON SCHEMA fleet TO runtime_registry_admin;
 
 
@@ -5949,6 +6532,8 @@ GRANT USAGE ON SCHEMA fleet TO runtime_registry_admin;
 -- Name: SCHEMA keyring; Type: ACL; Schema: -; Owner: -
 --
 
+GRANT USAGE ON SCHEMA keyring TO runtime_registry_reader;
+GRANT USAGE ON SCHEMA keyring TO runtime_registry_operator;
 GRANT USAGE ON SCHEMA keyring TO runtime_registry_admin;
 
 
@@ -6041,6 +6626,39 @@ REVOKE ALL ON TYPE workspace.snapshot FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION authenticate(hash bytea); Type: ACL; Schema: access; Owner: -
+--
+
+REVOKE ALL ON FUNCTION access.authenticate(hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION access.authenticate(hash bytea) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION access.authenticate(hash bytea) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION create_token(name text, role text, hash bytea, workspace_id uuid, expires_at timestamp with time zone); Type: ACL; Schema: access; Owner: -
+--
+
+REVOKE ALL ON FUNCTION access.create_token(name text, role text, hash bytea, workspace_id uuid, expires_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION access.create_token(name text, role text, hash bytea, workspace_id uuid, expires_at timestamp with time zone) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION list_tokens(); Type: ACL; Schema: access; Owner: -
+--
+
+REVOKE ALL ON FUNCTION access.list_tokens() FROM PUBLIC;
+GRANT ALL ON FUNCTION access.list_tokens() TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION revoke_token(name text); Type: ACL; Schema: access; Owner: -
+--
+
+REVOKE ALL ON FUNCTION access.revoke_token(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION access.revoke_token(name text) TO runtime_registry_admin;
+
+
+--
 -- Name: FUNCTION changes_after(cursor text, batch integer); Type: ACL; Schema: fleet; Owner: -
 --
 
@@ -6083,6 +6701,16 @@ REVOKE ALL ON FUNCTION fleet.describe_orphans(pairs fleet.pair[]) FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION fleet.feed_end() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION list_workspaces(after uuid, max_entries integer); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.list_workspaces(after uuid, max_entries integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.list_workspaces(after uuid, max_entries integer) TO runtime_registry_reader;
+GRANT ALL ON FUNCTION fleet.list_workspaces(after uuid, max_entries integer) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION fleet.list_workspaces(after uuid, max_entries integer) TO runtime_registry_admin;
 
 
 --
@@ -6218,6 +6846,13 @@ GRANT ALL ON FUNCTION keyring.init() TO runtime_registry_admin;
 
 
 --
+-- Name: FUNCTION is_whole(message bytea); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.is_whole(message bytea) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION key_missing(problem text); Type: ACL; Schema: keyring; Owner: -
 --
 
@@ -6236,6 +6871,16 @@ REVOKE ALL ON FUNCTION keyring.lock() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION keyring.open_key(stored keyring.keys) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION opens(); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.opens() FROM PUBLIC;
+GRANT ALL ON FUNCTION keyring.opens() TO runtime_registry_reader;
+GRANT ALL ON FUNCTION keyring.opens() TO runtime_registry_operator;
+GRANT ALL ON FUNCTION keyring.opens() TO runtime_registry_admin;
 
 
 --
@@ -6560,6 +7205,16 @@ REVOKE ALL ON FUNCTION registry.shape_problems(path text, value jsonb, required 
 
 
 --
+-- Name: FUNCTION status(); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.status() FROM PUBLIC;
+GRANT ALL ON FUNCTION registry.status() TO runtime_registry_reader;
+GRANT ALL ON FUNCTION registry.status() TO runtime_registry_operator;
+GRANT ALL ON FUNCTION registry.status() TO runtime_registry_admin;
+
+
+--
 -- Name: FUNCTION text_problem(value text); Type: ACL; Schema: registry; Owner: -
 --
 
@@ -6627,12 +7282,12 @@ GRANT ALL ON FUNCTION workspace.clear_model(ws uuid, expected_version bigint, re
 
 
 --
--- Name: FUNCTION create_workspace(name text, runtime text, model text, id uuid); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION create_workspace(name text, runtime text, model text, id uuid, request_id text); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.create_workspace(name text, runtime text, model text, id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION workspace.create_workspace(name text, runtime text, model text, id uuid) TO runtime_registry_operator;
-GRANT ALL ON FUNCTION workspace.create_workspace(name text, runtime text, model text, id uuid) TO runtime_registry_admin;
+REVOKE ALL ON FUNCTION workspace.create_workspace(name text, runtime text, model text, id uuid, request_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.create_workspace(name text, runtime text, model text, id uuid, request_id text) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.create_workspace(name text, runtime text, model text, id uuid, request_id text) TO runtime_registry_admin;
 
 
 --
@@ -6752,10 +7407,19 @@ REVOKE ALL ON FUNCTION workspace.record_change(described workspace.changes, curr
 
 
 --
--- Name: FUNCTION recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean, name text); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.recorded_answer(with_key keyring.data_key, ws uuid, request_id text, action text, runtime text, model text, restore boolean, name text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION rename_workspace(ws uuid, name text, runtime text, model text, restore boolean, expected_version bigint, request_id text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.rename_workspace(ws uuid, name text, runtime text, model text, restore boolean, expected_version bigint, request_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION workspace.rename_workspace(ws uuid, name text, runtime text, model text, restore boolean, expected_version bigint, request_id text) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION workspace.rename_workspace(ws uuid, name text, runtime text, model text, restore boolean, expected_version bigint, request_id text) TO runtime_registry_admin;
 
 
 --
@@ -6819,10 +7483,10 @@ REVOKE ALL ON FUNCTION workspace.workspace_not_found(ws uuid) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text) FROM PUBLIC;
 
 
 --

@@ -1,0 +1,1199 @@
+-- Access tokens for the HTTP service, workspaces that can be renamed, and a list of them.
+
+-- Granted anew below, to readers first: so the privileges stand in the order of a new installation.
+revoke usage on schema fleet, keyring from runtime_registry_admin;
+
+-- Functions that go, or whose arguments or results change.
+drop function
+  workspace.create_workspace(text,text,text,uuid),
+  workspace.recorded_answer(keyring.data_key,uuid,text,text,text,text,boolean),
+  workspace.write_change(keyring.data_key,workspace.snapshot,workspace.decision,text,boolean,text);
+
+create type registry.installation as (
+  schema_revision text,
+  registry_revision bigint
+);
+comment on type registry.installation is
+  'What registry.status finds. schema_revision: the migration this database stands at. registry_revision: the registry that is loaded; 0: none.';
+create schema access;
+
+comment on schema access is 'Who may call over HTTP: bearer tokens, of which only the hashes are kept.';
+
+create table access.tokens (
+  name text collate "C" not null,
+  hash bytea not null,
+  role text collate "C" not null,
+  workspace_id uuid,
+  created_at timestamptz not null,
+  expires_at timestamptz,
+  last_used_at timestamptz,
+  revoked_at timestamptz,
+  constraint tokens_pkey primary key (name),
+  constraint tokens_hash_key unique (hash),
+  constraint tokens_role_is_known check (role in ('admin', 'operator', 'workspace'))
+);
+comment on table access.tokens is 'Bearer tokens. A name is never used again, because the history of workspaces names it.';
+comment on column access.tokens.hash is
+  'SHA-256 of the token. Without salt or iterations, which are for what people choose: a token is 32 random bytes, no two are the same and none can be guessed.';
+comment on column access.tokens.workspace_id is 'The only workspace that a token of the role workspace is for; null for the other roles.';
+comment on column access.tokens.last_used_at is 'When it was last used, to the minute.';
+
+create type access.token as (
+  name text,
+  role text,
+  workspace_id uuid,
+  created_at timestamptz,
+  expires_at timestamptz,
+  last_used_at timestamptz,
+  revoked_at timestamptz
+);
+comment on type access.token is
+  'A token as its keepers see it.
+name: what it is called, and who the history of workspaces names. role: admin, operator or workspace. workspace_id: the workspace of a
+token of the role workspace. expires_at: null: never. last_used_at: to the minute; null: never. revoked_at: null: it is not.';
+
+create type access.caller as (
+  name text,
+  role text,
+  workspace_id uuid
+);
+comment on type access.caller is 'Whose token it is, and what it is for.';
+
+alter table workspace.changes add column name text;
+comment on column workspace.changes.name is 'The name that the call gave; null: it gave none.';
+
+alter type workspace.history_entry add attribute name text;
+comment on type workspace.history_entry is
+  'One change of a workspace, with its models readable; a model that cannot be read any more is null. secret: the name of the secret that
+set_secret or delete_secret changed, never its value. name: the name that the change gave, if any.';
+
+create type fleet.workspace_entry as (
+  workspace_id uuid,
+  name text,
+  runtime text,
+  version bigint,
+  created_at timestamptz,
+  updated_at timestamptz
+);
+comment on type fleet.workspace_entry is 'A workspace in a list: what workspace.get_workspace tells of it, but for the model.';
+
+create or replace function registry.status()
+returns registry.installation
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select (select v.version_num::text from registry.alembic_version as v), (select s.revision from registry.state as s)
+$$;
+comment on function registry.status() is
+  'What is installed and loaded: whoever serves from this database looks here whether it can.';
+
+-- Internal. An OpenPGP message proves all it says but where it ends: pgcrypto also reads one whose last length is too long.
+--
+-- As keyring.encrypt makes it, a message is the way to its key (14 bytes) and a packet: a tag, then parts of 16384 bytes,
+-- each after the byte 0xEE, then the last part after its length (1, 2 or 5 bytes).
+
+create or replace function keyring.is_whole(message bytea)
+returns boolean
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  size constant integer := octet_length(is_whole.message);
+  place integer := 15;
+  first integer;
+begin
+  while get_byte(is_whole.message, place) = 238 loop
+    place := place + 16385;
+  end loop;
+  first := get_byte(is_whole.message, place);
+  if first < 192 then
+    return size = place + 1 + first;
+  elsif first < 224 then
+    return size = place + 2 + (first - 192) * 256 + get_byte(is_whole.message, place + 1) + 192;
+  end if;
+  return first = 255 and substr(is_whole.message, place + 2, 4) = int4send(size - place - 5);
+end
+$$;
+comment on function keyring.is_whole(bytea) is 'Internal: whether a message that opened ends where it says.';
+
+-- Internal. The id goes inside, so that a wrapped key opens as no other key.
+
+create or replace function keyring.wrap(key keyring.data_key, kek text)
+returns bytea
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return keyring.encrypt(format(E'runtime-registry key %s\n%s', key.key_id, key.secret), wrap.kek);
+end
+$$;
+comment on function keyring.wrap(keyring.data_key, text) is 'Internal: a data key, sealed with the KEK.';
+
+create or replace function keyring.unwrap(key_id integer, wrapped bytea, kek text)
+returns keyring.data_key
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  label constant text := format(E'runtime-registry key %s\n', unwrap.key_id);
+  opened text;
+begin
+  opened := keyring.decrypt(unwrap.wrapped, unwrap.kek);
+  if starts_with(opened, label) and keyring.is_whole(unwrap.wrapped) then
+    return (unwrap.key_id, substr(opened, length(label) + 1))::keyring.data_key;
+  end if;
+  return null;
+exception
+  -- Why it does not open is nobody's business: it would be an oracle.
+  when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
+    or invalid_parameter_value or data_corrupted or array_subscript_error then
+    return null;
+end
+$$;
+comment on function keyring.unwrap(integer, bytea, text) is 'Internal: a wrapped data key, opened; null if the KEK does not fit.';
+
+-- Internal. Null means unreadable, never "no secret": callers ask only where there are bytes.
+
+create or replace function keyring.unseal(with_key keyring.data_key, ws uuid, name text, sealed bytea, key_id integer)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  label constant text := unseal.ws || ' ' || unseal.name || E'\n';
+  fitting keyring.data_key := with_key;
+  opened text;
+begin
+  if unseal.key_id is null then
+    return convert_from(unseal.sealed, 'UTF8');
+  end if;
+
+  if unseal.key_id is distinct from fitting.key_id then
+    fitting := keyring.any_key(unseal.key_id);
+  end if;
+  opened := keyring.decrypt(unseal.sealed, fitting.secret);
+  if starts_with(opened, label) and keyring.is_whole(unseal.sealed) then
+    return substr(opened, length(label) + 1);
+  end if;
+  return null;
+exception
+  -- Why it does not open is nobody's business (it would be an oracle), and the error could carry bytes into the log.
+  when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
+    or invalid_parameter_value or data_corrupted or array_subscript_error then
+    return null;
+end
+$$;
+comment on function keyring.unseal(keyring.data_key, uuid, text, bytea, integer) is
+  'Internal: the value of a workspace''s secret of this name; null if these bytes cannot be read as that.
+with_key: the key to try first; another key of the keyring is fetched by its id.';
+
+create or replace function access.create_token(
+  name text,
+  role text,
+  hash bytea,
+  workspace_id uuid default null,
+  expires_at timestamptz default null
+)
+returns access.token
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  called constant text collate "C" := registry.clean_text(create_token.name, 'name');
+  asked_role constant text collate "C" := create_token.role;
+  moment constant timestamptz := clock_timestamp();
+begin
+  if asked_role is null then
+    perform registry.invalid_argument('role', 'is null');
+  elsif asked_role not in ('admin', 'operator', 'workspace') then
+    perform registry.invalid_argument('role', 'is not admin, operator or workspace');
+  elsif asked_role = 'workspace' and create_token.workspace_id is null then
+    perform registry.invalid_argument('workspace_id', 'is null, and the role is workspace');
+  elsif asked_role <> 'workspace' and create_token.workspace_id is not null then
+    perform registry.invalid_argument('workspace_id', 'is for the role workspace only');
+  elsif create_token.hash is null then
+    perform registry.invalid_argument('hash', 'is null');
+  elsif octet_length(create_token.hash) <> 32 then
+    perform registry.invalid_argument('hash', 'is not a SHA-256 hash');
+  elsif create_token.expires_at <= moment then
+    perform registry.invalid_argument('expires_at', 'is in the past');
+  end if;
+
+  insert into access.tokens (name, hash, role, workspace_id, created_at, expires_at)
+  values (
+    called, create_token.hash, asked_role, create_token.workspace_id, moment, create_token.expires_at
+  )
+  on conflict do nothing;
+  if not found then
+    raise exception using
+      errcode = 'PT409',
+      message = 'A token has this name already.',
+      detail = jsonb_build_object('code', 'TOKEN_EXISTS', 'name', called),
+      hint = 'Take another name. The name of a revoked token stays taken: the history speaks of that one.';
+  end if;
+  return (called, asked_role, create_token.workspace_id, moment, create_token.expires_at, null, null)::access.token;
+end
+$$;
+comment on function access.create_token(text, text, bytea, uuid, timestamptz) is
+  'Makes a token for the HTTP service known; the token itself stays with its maker.
+name: what to call it; the history of workspaces will name it. role: admin, operator or workspace. hash: the SHA-256 of the token, which
+should be at least 32 random bytes. workspace_id: the only workspace it is for, with the role workspace. expires_at: null: never.
+Errors: INVALID_ARGUMENT, TOKEN_EXISTS.';
+
+create or replace function access.revoke_token(name text)
+returns access.token
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  called constant text collate "C" := registry.clean_text(revoke_token.name, 'name');
+  moment constant timestamptz := clock_timestamp();
+  revoked access.token;
+begin
+  update access.tokens as t
+  set revoked_at = coalesce(t.revoked_at, moment)
+  where t.name = called
+  returning t.name, t.role, t.workspace_id, t.created_at, t.expires_at, t.last_used_at, t.revoked_at
+  into revoked;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = 'There is no token of this name.',
+      detail = jsonb_build_object('code', 'TOKEN_NOT_FOUND', 'name', called),
+      hint = 'Take one of those that access.list_tokens shows.';
+  end if;
+  return revoked;
+end
+$$;
+comment on function access.revoke_token(text) is
+  'Ends a token, from its next use on; nothing is changed if it was revoked before.
+name: its name.
+Errors: INVALID_ARGUMENT, TOKEN_NOT_FOUND.';
+
+create or replace function access.list_tokens()
+returns setof access.token
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.name, t.role, t.workspace_id, t.created_at, t.expires_at, t.last_used_at, t.revoked_at
+  from access.tokens as t
+  order by t.created_at, t.name
+$$;
+comment on function access.list_tokens() is 'Every token that was ever made, oldest first; never the token itself, nor its hash.';
+
+create or replace function access.authenticate(hash bytea)
+returns setof access.caller
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  moment constant timestamptz := clock_timestamp();
+  found_token access.tokens;
+begin
+  -- The time this takes tells nothing about a token. What is compared, in the index, are hashes, and whoever tries cannot
+  -- choose them byte by byte: that would be inverting SHA-256.
+  select t.*
+  into found_token
+  from access.tokens as t
+  where t.hash = authenticate.hash and t.revoked_at is null and (t.expires_at is null or t.expires_at > moment);
+  if not found then
+    return;
+  end if;
+
+  -- At most one write a minute, by one caller: the others neither wait for its lock nor take one. A standby does without.
+  if (found_token.last_used_at is null or found_token.last_used_at < moment - interval '1 minute')
+    and current_setting('transaction_read_only') = 'off'
+  then
+    perform from access.tokens as t
+    where t.name = found_token.name and t.last_used_at is not distinct from found_token.last_used_at
+    for no key update skip locked;
+    if found then
+      update access.tokens as t set last_used_at = moment where t.name = found_token.name;
+    end if;
+  end if;
+
+  return next (found_token.name, found_token.role, found_token.workspace_id)::access.caller;
+end
+$$;
+comment on function access.authenticate(bytea) is
+  'Whose token it is; no row if it is nobody''s, expired or revoked, and nothing says which.
+hash: the SHA-256 of the token. Call it in a transaction of its own, so that the use is on record even if what follows is refused.';
+
+-- Internal. The one place that turns a row of changes into an answer; the models come unsealed from the caller.
+
+create or replace function workspace.change_of(recorded workspace.changes, previous_model text, model text)
+returns workspace.change
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  answer workspace.change;
+begin
+  answer.workspace_id := recorded.workspace_id;
+  answer.version := recorded.version;
+  answer.changed := recorded.changed;
+  answer.previous_runtime := recorded.previous_runtime;
+  answer.runtime := recorded.runtime;
+  answer.previous_model := change_of.previous_model;
+  answer.model := change_of.model;
+  answer.model_source := recorded.model_source;
+  answer.model_was_reset := recorded.model_source in ('restored', 'equivalent', 'default');
+  answer.provider := recorded.provider;
+  answer.billed_to := recorded.billed_to;
+  answer.billing_changed := recorded.billing_changed;
+  answer.needs_restart := recorded.changed
+    and recorded.action not in ('create_workspace', 'delete_workspace')
+    and (
+      recorded.action <> 'rename_workspace'
+      or recorded.runtime <> recorded.previous_runtime
+      or recorded.model_source not in ('kept', 'none')
+    );
+  answer.model_deprecated := recorded.model_deprecated;
+  answer.model_sunset_at := recorded.model_sunset_at;
+  return answer;
+end
+$$;
+comment on function workspace.change_of(workspace.changes, text, text) is
+  'Internal: a change as its caller is told it.';
+
+-- Internal. What a request_id settles: a caller that lost our answer asks again and gets the same one.
+
+create or replace function workspace.recorded_answer(
+  with_key keyring.data_key,
+  ws uuid,
+  request_id text,
+  action text,
+  runtime text,
+  model text,
+  restore boolean,
+  name text default null
+)
+returns workspace.change
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  recorded workspace.changes;
+  answer workspace.change;
+begin
+  if recorded_answer.request_id is null then
+    return null;
+  end if;
+  select c.*
+  into recorded
+  from workspace.changes as c
+  where c.workspace_id = recorded_answer.ws and c.request_id = recorded_answer.request_id;
+  if not found then
+    return null;
+  end if;
+
+  answer := workspace.change_of(
+    recorded,
+    keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.previous_sealed, recorded.previous_key_id),
+    keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id)
+  );
+
+  if recorded.sealed is not null and answer.model is null and recorded.action = recorded_answer.action then
+    perform workspace.secret_unreadable(recorded_answer.ws);
+  end if;
+
+  -- What was asked for can be read off what was done. The version that was expected is a condition of the request, not a
+  -- part of it.
+  if recorded.action <> recorded_answer.action
+    or recorded.runtime is distinct from coalesce(recorded_answer.runtime, recorded.previous_runtime)
+    or recorded.restore <> recorded_answer.restore
+    or recorded.name is distinct from recorded_answer.name
+    or (case when recorded.model_source = 'requested' then answer.model end) is distinct from recorded_answer.model
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'The request_id was already used for a different request on this workspace.',
+      detail = jsonb_build_object('code', 'REQUEST_ID_REUSED', 'workspace_id', recorded_answer.ws),
+      hint = 'Take a new request_id for a new request.';
+  end if;
+  return answer;
+end
+$$;
+comment on function workspace.recorded_answer(keyring.data_key, uuid, text, text, text, text, boolean, text) is
+  'Internal: the answer recorded for this request, null if there is none. Raises REQUEST_ID_REUSED if it was a different request.';
+
+-- Internal.
+
+create or replace function workspace.record_change(
+  described workspace.changes,
+  current workspace.snapshot,
+  stored keyring.sealed_value,
+  restore boolean,
+  request_id text
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  actor constant text := workspace.actor();
+  changed_at constant timestamptz := clock_timestamp();
+  txid constant xid8 := pg_current_xact_id();
+  position constant bigint := workspace.next_position(described.workspace_id, described.version);
+begin
+  insert into workspace.changes (
+    workspace_id, version, action, changed, previous_runtime, runtime,
+    previous_sealed, previous_key_id, sealed, key_id,
+    model_source, provider, billed_to, billing_changed,
+    restore, actor, request_id, changed_at, txid, secret,
+    model_deprecated, model_sunset_at, position, name
+  )
+  values (
+    described.workspace_id, described.version, described.action, described.changed,
+    described.previous_runtime, described.runtime,
+    case when not current.model_is_unreadable then current.sealed end,
+    case when not current.model_is_unreadable then current.key_id end,
+    stored.sealed, stored.key_id,
+    described.model_source, described.provider, described.billed_to, described.billing_changed,
+    record_change.restore, actor, record_change.request_id, changed_at, txid, described.secret,
+    described.model_deprecated, described.model_sunset_at, position, described.name
+  );
+
+  -- Off unless asked for: transactions that notify commit one after the other.
+  if current_setting('runtime_registry.notify', true) = 'on' then
+    perform pg_notify('runtime_registry_changes', '');
+  end if;
+end
+$$;
+comment on function workspace.record_change(workspace.changes, workspace.snapshot, keyring.sealed_value, boolean, text) is
+  'Internal: writes the row of changes, at its place in the feed. With the setting runtime_registry.notify = on it wakes those who listen on runtime_registry_changes.';
+
+-- Internal. The workspace's row is locked before. All of it or, if any statement fails, nothing.
+
+create or replace function workspace.write_change(
+  with_key keyring.data_key,
+  current workspace.snapshot,
+  decided workspace.decision,
+  action text,
+  restore boolean,
+  request_id text,
+  name text default null
+)
+returns workspace.change
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  described workspace.changes := workspace.describe_change(
+    write_change.current, write_change.decided, write_change.action
+  );
+  stored keyring.sealed_value := (current.sealed, current.key_id);
+  moment constant timestamptz := clock_timestamp();
+begin
+  if write_change.name is not null then
+    described.name := write_change.name;
+    described.changed := described.changed
+      or (select w.name <> write_change.name from workspace.workspaces as w where w.id = current.workspace_id);
+  end if;
+
+  -- Nothing to do writes nothing, unless the caller may come back for this answer: then it is recorded, so that a late
+  -- replay cannot undo what happened in between.
+  if not described.changed and write_change.request_id is null then
+    return workspace.change_of(described, current.model, decided.model);
+  end if;
+
+  -- A model that stays keeps its bytes.
+  if decided.model is distinct from current.model or current.model_is_unreadable then
+    if decided.model is null then
+      delete from workspace.secrets as s where s.workspace_id = current.workspace_id and s.key = 'MODEL';
+      stored := null;
+    else
+      stored := workspace.store_secret(with_key, current.workspace_id, 'MODEL', decided.model);
+    end if;
+  end if;
+
+  described.version := current.version + 1;
+  update workspace.workspaces as w
+  set
+    name = coalesce(write_change.name, w.name),
+    runtime = decided.runtime,
+    version = described.version,
+    updated_at = moment
+  where w.id = current.workspace_id;
+
+  perform workspace.record_change(described, current, stored, write_change.restore, write_change.request_id);
+  return workspace.change_of(described, current.model, decided.model);
+end
+$$;
+comment on function workspace.write_change(keyring.data_key, workspace.snapshot, workspace.decision, text, boolean, text, text) is
+  'Internal: stores what was decided about an existing workspace, records it and says what was done.';
+
+create or replace function workspace.create_workspace(
+  name text,
+  runtime text,
+  model text default null,
+  id uuid default null,
+  request_id text default null
+)
+returns workspace.change
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  called constant text collate "C" := registry.clean_text(create_workspace.name, 'name');
+  target constant text collate "C" := registry.clean_text(create_workspace.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(create_workspace.model, 'model');
+  request constant text collate "C" := workspace.optional_text(create_workspace.request_id, 'request_id');
+  moment timestamptz;
+  with_key keyring.data_key;
+  answer workspace.change;
+  absent workspace.snapshot;
+  decided workspace.decision;
+  described workspace.changes;
+  stored keyring.sealed_value;
+begin
+  -- Who repeats a request finds the workspace of the first try, because the id is made of the request's name.
+  absent.workspace_id := coalesce(
+    create_workspace.id,
+    encode(substr(sha256(convert_to(workspace.actor() || ' ' || request, 'UTF8')), 1, 16), 'hex')::uuid,
+    gen_random_uuid()
+  );
+  absent.version := 0;
+  absent.model_is_unreadable := false;
+  absent.credentials := '{}';
+
+  perform registry.hold();
+  perform keyring.hold();
+  with_key := keyring.active_key();
+  moment := clock_timestamp();
+  answer := workspace.recorded_answer(
+    with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
+  );
+  if answer.workspace_id is not null then
+    return answer;
+  end if;
+  perform registry.require_runtime(target);
+  decided := workspace.choose_model(with_key, absent, target, wanted, false);
+
+  described := workspace.describe_change(absent, decided, 'create_workspace');
+  described.version := 1;
+  described.name := called;
+  begin
+    insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at)
+    values (
+      absent.workspace_id, called, target, described.version,
+      moment, moment
+    );
+    if wanted is not null then
+      stored := workspace.store_secret(with_key, absent.workspace_id, 'MODEL', wanted);
+    end if;
+    -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
+    perform workspace.record_change(described, absent, stored, false, request);
+  exception
+    when unique_violation then
+      answer := workspace.recorded_answer(
+        with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
+      );
+      if answer.workspace_id is not null then
+        return answer;
+      end if;
+      raise exception using
+        errcode = 'PT409',
+        message = format('The workspace id %s is taken.', absent.workspace_id),
+        detail = jsonb_build_object('code', 'WORKSPACE_EXISTS', 'workspace_id', absent.workspace_id),
+        hint = 'Leave id out to get a new one. The id of a deleted workspace stays taken.';
+  end;
+  return workspace.change_of(described, null, wanted);
+end
+$$;
+comment on function workspace.create_workspace(text, text, text, uuid, text) is
+  'Creates a workspace. Strict on the pair: a model that is not registered for the runtime is refused.
+name: what people call it; need not be unique. runtime: its runtime. model: its model; null: none yet. id: its id; null: a new one.
+request_id: the caller''s name for this request; repeated by the same actor, it gets the recorded answer and creates nothing.
+Errors: INVALID_ARGUMENT, WORKSPACE_EXISTS, REQUEST_ID_REUSED, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, REGISTRY_UNAVAILABLE,
+ENCRYPTION_KEY_MISSING. Above READ COMMITTED, 40001 if the registry was loaded meanwhile.';
+
+create or replace function workspace.change_runtime(
+  ws uuid,
+  runtime text,
+  model text default null,
+  restore boolean default false,
+  expected_version bigint default null,
+  request_id text default null
+)
+returns workspace.change
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(change_runtime.model, 'model');
+  request constant text collate "C" := workspace.optional_text(change_runtime.request_id, 'request_id');
+  with_key keyring.data_key;
+  current workspace.snapshot;
+  answer workspace.change;
+  decided workspace.decision;
+begin
+  if change_runtime.restore is null then
+    perform registry.invalid_argument('restore', 'is null');
+  end if;
+
+  perform registry.hold();
+  perform keyring.hold();
+  with_key := keyring.active_key();
+  if request is null then
+    perform registry.require_runtime(target);
+  end if;
+  current := workspace.lock_workspace(with_key, change_runtime.ws);
+
+  -- A replay is answered before anything is checked: its first try has moved the version, and the runtime may be gone since.
+  if request is not null then
+    answer := workspace.recorded_answer(
+      with_key, current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
+    );
+    if answer.workspace_id is not null then
+      return answer;
+    end if;
+    perform registry.require_runtime(target);
+  end if;
+
+  if change_runtime.expected_version <> current.version then
+    perform workspace.version_conflict(current, change_runtime.expected_version);
+  end if;
+  decided := workspace.choose_model(with_key, current, target, wanted, change_runtime.restore);
+  return workspace.write_change(with_key, current, decided, 'change_runtime', change_runtime.restore, request);
+end
+$$;
+comment on function workspace.change_runtime(uuid, text, text, boolean, bigint, text) is
+  'Switches a workspace to a runtime and, where its model is not registered there, to a model that is.
+The model: model if given (strict: refused unless registered for the runtime); else the current one if it is registered there; else, with
+restore, the one this workspace last had on that runtime; else an equivalent of the current one; else the runtime''s default.
+A workspace without a model stays without.
+ws: the workspace. runtime: the new runtime. expected_version: refuse unless the workspace is at this version. request_id: the
+caller''s name for this request; repeated, it gets the recorded answer and changes nothing.
+Secret, runtime, version and the row in the history are written together or not at all. Where there is nothing to change, nothing is
+written (with a request_id, the answer is recorded).
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, NO_DEFAULT_MODEL,
+REGISTRY_UNAVAILABLE, REQUEST_ID_REUSED, SECRET_UNREADABLE, ENCRYPTION_KEY_MISSING. Above READ COMMITTED, 40001 if the registry was loaded
+meanwhile.
+Call it as: select * from workspace.change_runtime(...). In (workspace.change_runtime(...)).* it would run once a column.';
+
+create or replace function workspace.set_model(
+  ws uuid,
+  model text,
+  expected_version bigint default null,
+  request_id text default null
+)
+returns workspace.change
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  wanted constant text collate "C" := registry.clean_text(set_model.model, 'model');
+  request constant text collate "C" := workspace.optional_text(set_model.request_id, 'request_id');
+  with_key keyring.data_key;
+  current workspace.snapshot;
+  answer workspace.change;
+  decided workspace.decision;
+begin
+  perform registry.hold();
+  perform keyring.hold();
+  with_key := keyring.active_key();
+  current := workspace.lock_workspace(with_key, set_model.ws);
+
+  answer := workspace.recorded_answer(with_key, current.workspace_id, request, 'set_model', null, wanted, false);
+  if answer.workspace_id is not null then
+    return answer;
+  end if;
+
+  if set_model.expected_version <> current.version then
+    perform workspace.version_conflict(current, set_model.expected_version);
+  end if;
+  decided := workspace.choose_model(with_key, current, current.runtime, wanted, false);
+  return workspace.write_change(with_key, current, decided, 'set_model', false, request);
+end
+$$;
+comment on function workspace.set_model(uuid, text, bigint, text) is
+  'Gives a workspace the model that the caller chose.
+Strict: a model that is not registered for the workspace''s runtime is refused with the list of those that are; it never chooses another.
+ws: the workspace. model: the model id. expected_version: refuse unless the workspace is at this version. request_id: the caller''s
+name for this request; repeated, it gets the recorded answer and changes nothing.
+It also replaces a model that cannot be read any more.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, MODEL_NOT_REGISTERED, REQUEST_ID_REUSED, ENCRYPTION_KEY_MISSING. Above
+READ COMMITTED, 40001 if the registry was loaded meanwhile.';
+
+create or replace function workspace.rename_workspace(
+  ws uuid,
+  name text,
+  runtime text default null,
+  model text default null,
+  restore boolean default false,
+  expected_version bigint default null,
+  request_id text default null
+)
+returns workspace.change
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  called constant text collate "C" := registry.clean_text(rename_workspace.name, 'name');
+  target constant text collate "C" := workspace.optional_text(rename_workspace.runtime, 'runtime');
+  wanted constant text collate "C" := workspace.optional_text(rename_workspace.model, 'model');
+  request constant text collate "C" := workspace.optional_text(rename_workspace.request_id, 'request_id');
+  with_key keyring.data_key;
+  current workspace.snapshot;
+  answer workspace.change;
+  decided workspace.decision;
+  routing registry.routing;
+begin
+  if rename_workspace.restore is null then
+    perform registry.invalid_argument('restore', 'is null');
+  elsif rename_workspace.restore and target is null then
+    perform registry.invalid_argument('restore', 'needs a runtime');
+  end if;
+
+  perform registry.hold();
+  perform keyring.hold();
+  with_key := keyring.active_key();
+  current := workspace.lock_workspace(with_key, rename_workspace.ws);
+
+  answer := workspace.recorded_answer(
+    with_key, current.workspace_id, request, 'rename_workspace', target, wanted, rename_workspace.restore, called
+  );
+  if answer.workspace_id is not null then
+    return answer;
+  end if;
+
+  if target is not null then
+    perform registry.require_runtime(target);
+  end if;
+  if rename_workspace.expected_version <> current.version then
+    perform workspace.version_conflict(current, rename_workspace.expected_version);
+  end if;
+
+  if target is not null or wanted is not null then
+    decided := workspace.choose_model(
+      with_key, current, coalesce(target, current.runtime), wanted, rename_workspace.restore
+    );
+  elsif current.model_is_unreadable then
+    perform workspace.secret_unreadable(current.workspace_id);
+  else
+    -- The pair stays as it is, even one that a newer registry does not have.
+    decided.runtime := current.runtime;
+    decided.model := current.model;
+    decided.model_source := case when current.model is null then 'none' else 'kept' end;
+    if current.model is not null then
+      routing := registry.route(current.runtime, current.model, current.credentials);
+      decided.provider := routing.provider;
+      decided.billed_to := routing.billed_to;
+      decided.model_deprecated := routing.deprecated;
+      decided.model_sunset_at := routing.sunset_at;
+    end if;
+  end if;
+  return workspace.write_change(
+    with_key, current, decided, 'rename_workspace', rename_workspace.restore, request, called
+  );
+end
+$$;
+comment on function workspace.rename_workspace(uuid, text, text, text, boolean, bigint, text) is
+  'Gives a workspace another name and, in the same change, another runtime or model where they are given.
+ws: the workspace. name: its new name; need not be unique. runtime, restore: as in workspace.change_runtime; null: it keeps its runtime. model:
+strict, it must be registered for the runtime; null: as change_runtime decides, or with no runtime the one it has.
+expected_version: refuse unless the workspace is at this version. request_id: the caller''s name for this request; repeated, it gets the
+recorded answer and changes nothing.
+Errors: as change_runtime.';
+
+create or replace function workspace.get_workspace(ws uuid)
+returns workspace.state
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- A stable function and all it calls see one snapshot: the pair, its routing and its version belong together.
+  current constant workspace.snapshot := workspace.read_workspace(keyring.active_key(), get_workspace.ws);
+  routing registry.routing;
+  state workspace.state;
+begin
+  if current.model_is_unreadable then
+    perform workspace.secret_unreadable(current.workspace_id);
+  end if;
+  if current.model is not null then
+    routing := registry.route(current.runtime, current.model, current.credentials);
+  end if;
+
+  select
+    w.id, w.name, w.runtime, current.model, routing.routable, routing.provider, routing.billed_to,
+    w.version, w.created_at, w.updated_at, coalesce(routing.deprecated, false), routing.sunset_at
+  into state
+  from workspace.workspaces as w
+  where w.id = current.workspace_id;
+  return state;
+end
+$$;
+comment on function workspace.get_workspace(uuid) is
+  'A workspace as it is: runtime, model, provider, billing and version, all of one moment.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, SECRET_UNREADABLE, ENCRYPTION_KEY_MISSING.';
+
+create or replace function workspace.history(ws uuid)
+returns setof workspace.history_entry
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  with_key keyring.data_key;
+  recorded workspace.changes;
+  entry workspace.history_entry;
+begin
+  if history.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  end if;
+
+  with_key := keyring.active_key();
+  for recorded in
+    select c.* from workspace.changes as c where c.workspace_id = history.ws order by c.version
+  loop
+    entry.workspace_id := recorded.workspace_id;
+    entry.version := recorded.version;
+    entry.action := recorded.action;
+    entry.changed := recorded.changed;
+    entry.previous_runtime := recorded.previous_runtime;
+    entry.runtime := recorded.runtime;
+    entry.previous_model := keyring.unseal(
+      with_key, recorded.workspace_id, 'MODEL', recorded.previous_sealed, recorded.previous_key_id
+    );
+    entry.model := keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id);
+    entry.model_source := recorded.model_source;
+    entry.provider := recorded.provider;
+    entry.billed_to := recorded.billed_to;
+    entry.actor := recorded.actor;
+    entry.request_id := recorded.request_id;
+    entry.changed_at := recorded.changed_at;
+    entry.secret := recorded.secret;
+    entry.name := recorded.name;
+    return next entry;
+  end loop;
+  if not found then
+    perform workspace.workspace_not_found(history.ws);
+  end if;
+end
+$$;
+comment on function workspace.history(uuid) is
+  'Every change of a workspace, oldest first; of a deleted one too.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, ENCRYPTION_KEY_MISSING.';
+
+-- Internal. The secret itself is written before; the workspace's row is locked.
+
+create or replace function workspace.write_secret_change(
+  current workspace.snapshot,
+  secret text,
+  action text,
+  changed boolean
+)
+returns workspace.change
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  after workspace.snapshot := write_secret_change.current;
+  decided workspace.decision;
+  described workspace.changes;
+  previous registry.routing;
+  routing registry.routing;
+  moment constant timestamptz := clock_timestamp();
+begin
+  -- The pair stays, but credentials may have another provider serve it.
+  after.credentials := array_remove(current.credentials, write_secret_change.secret);
+  if write_secret_change.action = 'set_secret' then
+    after.credentials := after.credentials || write_secret_change.secret;
+  end if;
+  previous := registry.route(current.runtime, current.model, current.credentials);
+  routing := registry.route(after.runtime, after.model, after.credentials);
+
+  decided.runtime := after.runtime;
+  decided.model := after.model;
+  decided.model_source := case when after.sealed is null then 'none' else 'kept' end;
+  decided.provider := routing.provider;
+  decided.billed_to := routing.billed_to;
+  described := workspace.describe_change(after, decided, write_secret_change.action);
+  described.changed := write_secret_change.changed;
+  described.billing_changed := described.changed and coalesce(previous.billed_to <> routing.billed_to, false);
+  described.secret := write_secret_change.secret;
+
+  if described.changed then
+    described.version := current.version + 1;
+    update workspace.workspaces as w
+    set version = described.version, updated_at = moment
+    where w.id = current.workspace_id;
+    -- The model stays, readable or not.
+    after.model_is_unreadable := false;
+    perform workspace.record_change(described, after, (after.sealed, after.key_id), false, null);
+  end if;
+  return workspace.change_of(described, current.model, current.model);
+end
+$$;
+comment on function workspace.write_secret_change(workspace.snapshot, text, text, boolean) is
+  'Internal: records that a secret besides the model was written or removed, and says what that changed.';
+
+create or replace function workspace.set_secret(
+  ws uuid,
+  name text,
+  value text,
+  expected_version bigint default null
+)
+returns workspace.change
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  called constant text collate "C" := workspace.secret_name(set_secret.name);
+  with_key keyring.data_key;
+  current workspace.snapshot;
+  stored keyring.sealed_value;
+  is_same boolean;
+begin
+  -- The value is kept as it is: white space and line breaks belong to it.
+  if set_secret.value is null then
+    perform registry.invalid_argument('value', 'is null');
+  elsif set_secret.value = '' then
+    perform registry.invalid_argument('value', 'is blank');
+  elsif octet_length(set_secret.value) > 1048576 then
+    perform registry.invalid_argument('value', 'is longer than 1048576 bytes');
+  end if;
+
+  perform registry.hold();
+  perform keyring.hold();
+  with_key := keyring.active_key();
+  current := workspace.lock_workspace(with_key, set_secret.ws);
+  if set_secret.expected_version <> current.version then
+    perform workspace.version_conflict(current, set_secret.expected_version);
+  end if;
+
+  select s.sealed, s.key_id
+  into stored
+  from workspace.secrets as s
+  where s.workspace_id = current.workspace_id and s.key = called;
+  is_same := keyring.unseal(with_key, current.workspace_id, called, stored.sealed, stored.key_id) = set_secret.value;
+  if is_same is not true then
+    stored := workspace.store_secret(with_key, current.workspace_id, called, set_secret.value);
+  end if;
+  return workspace.write_secret_change(current, called, 'set_secret', is_same is not true);
+end
+$$;
+comment on function workspace.set_secret(uuid, text, text, bigint) is
+  'Gives a workspace a secret, such as a provider''s credential, or replaces it.
+ws: the workspace. name: the secret''s name, such as MOONSHOT_API_KEY. value: kept as it is, 1 to 1048576 bytes. expected_version: refuse unless
+the workspace is at this version.
+The same value again changes nothing. The name MODEL is refused: the registry judges models, see workspace.set_model.
+The names of its secrets tell which provider serves a workspace''s model, where several do (auth_env in the manifest).
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, ENCRYPTION_KEY_MISSING. Above READ COMMITTED, 40001 if the registry was
+loaded meanwhile.';
+
+create or replace function keyring.reseal(after uuid default null, batch integer default 1000)
+returns keyring.reseal_progress
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  with_key keyring.data_key;
+  ids uuid[];
+  ws uuid;
+  progress keyring.reseal_progress := (null, 0, 0, 0);
+  counted keyring.reseal_progress;
+begin
+  if reseal.batch is null or reseal.batch not between 1 and 100000 then
+    perform registry.invalid_argument('batch', 'must be between 1 and 100000');
+  end if;
+
+  perform keyring.hold();
+  with_key := keyring.active_key();
+  if with_key.key_id is null then
+    return progress;  -- Without a key there is nothing to seal with, and nothing sealed.
+  end if;
+
+  -- A deleted workspace is in changes only.
+  ids := array(
+    select c.workspace_id
+    from workspace.changes as c
+    where c.workspace_id >= coalesce(reseal.after, '00000000-0000-0000-0000-000000000000')
+      and c.workspace_id is distinct from reseal.after
+    group by c.workspace_id
+    order by c.workspace_id
+    limit reseal.batch
+  );
+  foreach ws in array ids loop
+    counted := workspace.reseal_workspace(with_key, ws);
+    progress.resealed := progress.resealed + counted.resealed;
+    progress.unreadable := progress.unreadable + counted.unreadable;
+    progress.skipped := progress.skipped + counted.skipped;
+    progress.next_after := ws;
+  end loop;
+  if cardinality(ids) < reseal.batch then
+    progress.next_after := null;
+  end if;
+  return progress;
+end
+$$;
+comment on function keyring.reseal(uuid, integer) is
+  'Seals with the active key what is stored plain or under another key, the history too.
+It does the next batch of workspaces, in the order of their ids. A workspace that somebody holds is not waited for.
+after: go on after this workspace; null: from the beginning. batch: how many workspaces at most.
+Returns where to go on (next_after; null: this was the last batch) and how many values were resealed, are unreadable (left as they are), and
+how many workspaces were skipped: run through again until none is. Each batch is worth a transaction of its own.
+Errors: INVALID_ARGUMENT, ENCRYPTION_KEY_MISSING.';
+
+create or replace function keyring.opens()
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform keyring.active_key();
+  return true;
+exception
+  when sqlstate 'PT500' then
+    return false;
+end
+$$;
+comment on function keyring.opens() is
+  'Whether this session can seal and open secrets: the KEK that it brought fits, or the keyring has no key.';
+
+-- Internal.
+
+create or replace function fleet.feed_end()
+returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- A change that this snapshot does not see is of a transaction whose id is not below the snapshot's xmin, so its
+  -- position is not below this (workspace.next_position). What is below it is seen, or was rolled back.
+  return (
+    select case
+      when n.made_in = n.tableoid and n.made_by = n.xmin
+        then (n.era << 45) + pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+      -- Restored from a dump: all that is there came with it, and the next change begins the next era.
+      else (n.era + 1) << 45
+    end
+    from workspace.numbering as n
+  );
+end
+$$;
+comment on function fleet.feed_end() is
+  'Internal: where the feed ends for now: no change is ever going to appear below this position.';
+
+create or replace function fleet.list_workspaces(after uuid default null, max_entries integer default 100)
+returns setof fleet.workspace_entry
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if list_workspaces.max_entries is null or list_workspaces.max_entries not between 1 and 1000 then
+    perform registry.invalid_argument('max_entries', 'is not between 1 and 1000');
+  end if;
+
+  return query
+    select w.id, w.name, w.runtime::text, w.version, w.created_at, w.updated_at
+    from workspace.workspaces as w
+    where w.id >= coalesce(list_workspaces.after, '00000000-0000-0000-0000-000000000000')
+      and w.id is distinct from list_workspaces.after
+    order by w.id
+    limit list_workspaces.max_entries;
+end
+$$;
+comment on function fleet.list_workspaces(uuid, integer) is
+  'The workspaces by id, without their models, a page at a time.
+after: the last id of the page before; null: the first page. max_entries: how many, at most 1000.
+Errors: INVALID_ARGUMENT.';
+
+-- Who may call what.
+revoke all on all functions in schema registry, keyring, access, workspace, fleet from public;
+
+-- Whoever can use a table's row type can put it into a table of their own, and so stand in the way of a later revision.
+-- The types of results stay usable.
+revoke all on type
+  registry.alembic_version, registry.state, registry.revisions, registry.providers, registry.runtimes, registry.arms,
+  registry.models, registry.claims, registry.equivalents, registry.routing, registry.manifest_problem,
+  keyring.keys, keyring.sealed_value, keyring.data_key,
+  access.tokens,
+  workspace.workspaces, workspace.secrets, workspace.changes, workspace.numbering, workspace.snapshot, workspace.decision,
+  workspace.key_use,
+  fleet.retention, fleet.stored_model, fleet.pair, fleet.place
+from public;
+
+grant usage on schema registry, keyring, workspace, fleet
+  to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
+grant usage on schema access
+  to runtime_registry_operator, runtime_registry_admin;
+
+-- Readers, and with them everybody.
+grant execute on function
+  registry.resolve(text, text, text[]),
+  registry.default_model(text),
+  registry.menu(text),
+  registry.list_runtimes(),
+  registry.list_models(text),
+  registry.status(),
+  keyring.opens(),
+  workspace.get_workspace(uuid),
+  workspace.preview_runtime_change(uuid, text, text, boolean),
+  workspace.history(uuid),
+  workspace.list_secrets(uuid),
+  fleet.list_workspaces(uuid, integer)
+to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
+
+-- Operators, and with them admins. What the HTTP service needs: it runs as an operator.
+grant execute on function
+  workspace.create_workspace(text, text, text, uuid, text),
+  workspace.change_runtime(uuid, text, text, boolean, bigint, text),
+  workspace.set_model(uuid, text, bigint, text),
+  workspace.clear_model(uuid, bigint, text),
+  workspace.rename_workspace(uuid, text, text, text, boolean, bigint, text),
+  workspace.delete_workspace(uuid, bigint),
+  workspace.set_secret(uuid, text, text, bigint),
+  workspace.get_secret(uuid, text),
+  workspace.delete_secret(uuid, text, bigint),
+  access.authenticate(bytea)
+to runtime_registry_operator, runtime_registry_admin;
+
+-- Admins.
+grant execute on function
+  fleet.load_registry(jsonb, text, boolean),
+  fleet.restore_registry(bigint, text, boolean),
+  fleet.revisions(),
+  fleet.revision_manifest(bigint),
+  fleet.deprecations(),
+  fleet.changes_after(text, integer),
+  fleet.current_cursor(),
+  fleet.prune_changes(timestamptz, integer, text),
+  keyring.init(),
+  keyring.rotate(),
+  keyring.rewrap(),
+  keyring.reseal(uuid, integer),
+  keyring.retire(integer),
+  keyring.status(boolean),
+  access.create_token(text, text, bytea, uuid, timestamptz),
+  access.revoke_token(text),
+  access.list_tokens()
+to runtime_registry_admin;
