@@ -177,7 +177,7 @@ def test_without_the_kek_one_can_start_over_and_loses_only_what_it_sealed(
     assert set_model(conn, ws, "sonnet").previous_model is None
     assert set_secret(conn, ws, "A", "2").changed is True
     assert (get_workspace(conn, ws).model, get_secret(conn, ws, "A")) == ("sonnet", "2")
-    now, lost = keyring.status(conn, verify=True)
+    lost, now = keyring.status(conn, verify=True)
     assert (now.state, now.secrets, now.unreadable) == ("active", 2, 0)
     assert (lost.state, lost.secrets, lost.history) == ("missing", 0, lost.unreadable)
 
