@@ -211,6 +211,7 @@ class FeedEntry:
     secret: str | None
     needs_restart: bool
     """An agent that ran before does not have this runtime and model yet."""
+    name: str | None
 
 
 _CHANGES_AFTER = Statement(

@@ -16,6 +16,7 @@ drop function
   workspace.write_change(keyring.data_key,workspace.snapshot,workspace.decision,text,boolean,text,text);
 
 drop table access.tokens;
+alter type fleet.feed_entry drop attribute name;
 alter type workspace.history_entry drop attribute name;
 alter table workspace.changes drop column name;
 drop type registry.installation;
@@ -696,6 +697,70 @@ end
 $$;
 comment on function fleet.feed_end() is
   'Internal: where the feed ends for now: no change is ever going to appear below this position.';
+
+create or replace function fleet.changes_after(cursor text default null, batch integer default 1000)
+returns setof fleet.feed_entry
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- A stable function and all it calls see one snapshot.
+  place constant fleet.place := fleet.parse_cursor(changes_after.cursor);
+  feed_end constant bigint := fleet.feed_end();
+  with_key constant keyring.data_key := keyring.active_key();
+begin
+  perform fleet.check_batch(changes_after.batch);
+  -- A standby may be behind the server that gave the cursor.
+  if place.position > feed_end and not pg_is_in_recovery() then
+    perform registry.invalid_argument('cursor', 'is ahead of this database');
+  end if;
+  if changes_after.cursor is not null and exists (
+    select
+    from fleet.retention as r
+    where r.prunings > place.prunings
+      and (r.position, r.workspace_id, r.version) > (place.position, place.workspace_id, place.version)
+  ) then
+    perform registry.invalid_argument('cursor', 'is older than changes that were pruned');
+  end if;
+
+  return query
+    select
+      concat_ws('.', c.position, c.workspace_id, c.version, coalesce((select r.prunings from fleet.retention as r), 0)),
+      c.workspace_id,
+      c.version,
+      c.action,
+      c.changed,
+      c.previous_runtime::text,
+      c.runtime::text,
+      keyring.unseal(with_key, c.workspace_id, 'MODEL', c.previous_sealed, c.previous_key_id),
+      keyring.unseal(with_key, c.workspace_id, 'MODEL', c.sealed, c.key_id),
+      c.model_source,
+      c.provider,
+      c.billed_to,
+      c.actor,
+      c.request_id::text,
+      c.changed_at,
+      c.secret::text,
+      (workspace.change_of(c, null, null)).needs_restart
+    from workspace.changes as c
+    where (c.position, c.workspace_id, c.version) > (place.position, place.workspace_id, place.version)
+      and c.position < feed_end
+    order by c.position, c.workspace_id, c.version
+    limit changes_after.batch;
+end
+$$;
+comment on function fleet.changes_after(text, integer) is
+  'The committed changes of all workspaces behind a cursor, each with its own cursor; none if there are no more for now.
+Followed from cursor to cursor it gives each change exactly once, a workspace''s in the order of their versions. A change is given when
+every transaction is over that was older than the one that made it: one that stays open, in any database of the cluster, prepared ones
+too, holds the feed up, but never makes it skip anything.
+cursor: that of the last change seen; null: from the beginning of what has not been pruned; see also fleet.current_cursor. Cursors stay
+good on a standby and in a database restored from a dump. batch: how many changes at most.
+Models are opened as workspace.history does: one that cannot be read any more is null.
+Errors: ENCRYPTION_KEY_MISSING, INVALID_ARGUMENT, also for a cursor that is ahead of this database (its changes were lost) or older than changes that were
+pruned: then take fleet.current_cursor and read the workspaces anew.';
 
 revoke all on schema fleet, keyring from runtime_registry_reader, runtime_registry_operator;
 

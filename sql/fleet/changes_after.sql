@@ -9,7 +9,10 @@ declare
   -- A stable function and all it calls see one snapshot.
   place constant fleet.place := fleet.parse_cursor(changes_after.cursor);
   feed_end constant bigint := fleet.feed_end();
+  prunings constant bigint := coalesce((select r.prunings from fleet.retention as r), 0);
   with_key constant keyring.data_key := keyring.active_key();
+  recorded workspace.changes;
+  entry fleet.feed_entry;
 begin
   perform fleet.check_batch(changes_after.batch);
   -- A standby may be behind the server that gave the cursor.
@@ -25,30 +28,37 @@ begin
     perform registry.invalid_argument('cursor', 'is older than changes that were pruned');
   end if;
 
-  return query
-    select
-      concat_ws('.', c.position, c.workspace_id, c.version, coalesce((select r.prunings from fleet.retention as r), 0)),
-      c.workspace_id,
-      c.version,
-      c.action,
-      c.changed,
-      c.previous_runtime::text,
-      c.runtime::text,
-      keyring.unseal(with_key, c.workspace_id, 'MODEL', c.previous_sealed, c.previous_key_id),
-      keyring.unseal(with_key, c.workspace_id, 'MODEL', c.sealed, c.key_id),
-      c.model_source,
-      c.provider,
-      c.billed_to,
-      c.actor,
-      c.request_id::text,
-      c.changed_at,
-      c.secret::text,
-      (workspace.change_of(c, null, null)).needs_restart
+  -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql).
+  for recorded in
+    select c.*
     from workspace.changes as c
     where (c.position, c.workspace_id, c.version) > (place.position, place.workspace_id, place.version)
       and c.position < feed_end
     order by c.position, c.workspace_id, c.version
-    limit changes_after.batch;
+    limit changes_after.batch
+  loop
+    entry.cursor := concat_ws('.', recorded.position, recorded.workspace_id, recorded.version, prunings);
+    entry.workspace_id := recorded.workspace_id;
+    entry.version := recorded.version;
+    entry.action := recorded.action;
+    entry.changed := recorded.changed;
+    entry.previous_runtime := recorded.previous_runtime;
+    entry.runtime := recorded.runtime;
+    entry.previous_model := keyring.unseal(
+      with_key, recorded.workspace_id, 'MODEL', recorded.previous_sealed, recorded.previous_key_id
+    );
+    entry.model := keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id);
+    entry.model_source := recorded.model_source;
+    entry.provider := recorded.provider;
+    entry.billed_to := recorded.billed_to;
+    entry.actor := recorded.actor;
+    entry.request_id := recorded.request_id;
+    entry.changed_at := recorded.changed_at;
+    entry.secret := recorded.secret;
+    entry.needs_restart := (workspace.change_of(recorded, null, null)).needs_restart;
+    entry.name := recorded.name;
+    return next entry;
+  end loop;
 end
 $$;
 comment on function fleet.changes_after(text, integer) is

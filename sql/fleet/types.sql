@@ -86,7 +86,8 @@ create type fleet.feed_entry as (
   request_id text,
   changed_at timestamptz,
   secret text,
-  needs_restart boolean
+  needs_restart boolean,
+  name text
 );
 comment on type fleet.feed_entry is
   'One change in the feed. cursor: for fleet.changes_after, to go on behind this change. needs_restart: an agent that ran before does not have
