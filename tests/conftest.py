@@ -8,7 +8,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import sql
 
 import databases
 import own_server
@@ -73,12 +72,17 @@ def database(template: Database) -> Iterator[Database]:
 def keyless(template: Database) -> Iterator[Database]:
     """A fresh clone of `template` that has no key, and whose sessions have no KEK, in any run."""
     with databases.create(template.server, template) as database:
-        name = sql.Identifier(database.name)
         with psycopg.connect(database.dsn) as conn:
             conn.execute("delete from keyring.keys")
             conn.execute("alter sequence keyring.key_ids restart")
-            conn.execute(sql.SQL("alter database {} set runtime_registry.kek = ''").format(name))
-        yield database
+        if not databases.SEALED:
+            yield database
+            return
+        databases.give_kek(database.server, "")
+        try:
+            yield database
+        finally:
+            databases.give_kek(database.server, databases.KEK)
 
 
 @pytest.fixture(scope="session")

@@ -88,8 +88,6 @@ def create(server: Server, template: Database | None = None) -> Iterator[Databas
     source = sql.Identifier(template.name if template else "template0")
     with server.connect(autocommit=True) as conn:
         conn.execute(statement.format(name, source))
-        if SEALED and template:
-            _give_kek(conn, database)
     try:
         yield database
     finally:
@@ -107,20 +105,19 @@ def install(database: Database) -> None:
 
 
 def start_sealing(database: Database) -> None:
-    """Give the keyring a key, and all sessions the KEK; clones of the database have both, too."""
-    with database.server.connect(autocommit=True) as conn:
-        _give_kek(conn, database)
+    """Give the keyring a key and all sessions of the server, from now on, the KEK."""
+    give_kek(database.server, KEK)
     with psycopg.connect(database.dsn) as conn:
         conn.execute("SELECT keyring.init()")
 
 
-def _give_kek(conn: psycopg.Connection, database: Database) -> None:
-    """Give all sessions on the database the KEK.
+def give_kek(server: Server, kek: str) -> None:
+    """Give all sessions that begin from now on the KEK, or none if it is empty.
 
-    A setting of the database is how no real KEK must be kept: here it reaches every session.
+    A setting of all roles is how no real KEK must be kept: here it reaches every kind of session.
     """
-    give = sql.SQL("ALTER DATABASE {} SET runtime_registry.kek = {}")
-    conn.execute(give.format(sql.Identifier(database.name), KEK))
+    with server.connect(autocommit=True) as conn:
+        conn.execute(sql.SQL("ALTER ROLE ALL SET runtime_registry.kek = {}").format(kek))
 
 
 def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
