@@ -71,18 +71,14 @@ def database(template: Database) -> Iterator[Database]:
 @pytest.fixture
 def keyless(template: Database) -> Iterator[Database]:
     """A fresh clone of `template` that has no key, and whose sessions have no KEK, in any run."""
-    with databases.create(template.server, template) as database:
+    with (
+        databases.create(template.server, template) as database,
+        databases.without_kek(template.server),
+    ):
         with psycopg.connect(database.dsn) as conn:
             conn.execute("delete from keyring.keys")
             conn.execute("alter sequence keyring.key_ids restart")
-        if not databases.SEALED:
-            yield database
-            return
-        databases.give_kek(database.server, "")
-        try:
-            yield database
-        finally:
-            databases.give_kek(database.server, databases.KEK)
+        yield database
 
 
 @pytest.fixture(scope="session")

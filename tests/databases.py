@@ -120,6 +120,19 @@ def give_kek(server: Server, kek: str) -> None:
         conn.execute(sql.SQL("ALTER ROLE ALL SET runtime_registry.kek = {}").format(kek))
 
 
+@contextmanager
+def without_kek(server: Server) -> Iterator[None]:
+    """Give the sessions that begin within the block no KEK, in any run."""
+    if not SEALED:
+        yield
+        return
+    give_kek(server, "")
+    try:
+        yield
+    finally:
+        give_kek(server, KEK)
+
+
 def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
     """Call the function in a thread of its own: the second session of a test."""
     executor = ThreadPoolExecutor(max_workers=1)

@@ -25,6 +25,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 
+import databases
 from pyapi.cli.exits import Exit
 from pyapi.errors import RegistryError
 from servers import Server
@@ -144,7 +145,8 @@ def commands(code: str) -> list[str]:
 def reader(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     reader = Reader(server, f"readme_{secrets.token_hex(4)}", monkeypatch)
     monkeypatch.setenv("DATABASE_URL", reader.dsn)
-    yield reader
+    with databases.without_kek(server):
+        yield reader
     reader.stop()
     with server.connect(autocommit=True) as conn:
         drop = sql.SQL("drop database if exists {} with (force)")
