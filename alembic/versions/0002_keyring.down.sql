@@ -8,11 +8,12 @@ begin
   if current_setting('runtime_registry.discard_workspaces', true) is distinct from 'on'
     and exists (select from workspace.workspaces)
   then
-    select count(*) into sealed from workspace.secrets as s where s.key_id is not null;
+    sealed := (select count(*) from workspace.secrets as s where s.key_id is not null)
+      + (select count(*) from workspace.changes as c where coalesce(c.key_id, c.previous_key_id) is not null);
     if sealed > 0 then
       raise exception using
         errcode = 'PT409',
-        message = 'There are sealed secrets in this database, and the revision before could not open them.',
+        message = 'There are sealed secrets or models in this database, and the revision before could not open them.',
         detail = jsonb_build_object('code', 'SECRETS_SEALED', 'secrets', sealed),
         hint = 'Stay at this revision, or set runtime_registry.discard_workspaces to on to lose them.';
     end if;
