@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -109,8 +109,9 @@ def load_registry_call(
 
     `pyapi.schema.default_manifest()` is the one that comes with the package. With
     `on_orphan="refuse"` nothing is loaded if a workspace would be left with a model that is not
-    registered for its runtime; with `"keep"` it is left so. `dry_run` checks everything and loads
-    nothing.
+    registered for its runtime; with `"keep"` it is left so; with `"reset"` it gets an equivalent or
+    the default at once, and if there is none, nothing is loaded. `dry_run` checks everything and
+    loads nothing.
 
     Raises: InvalidArgument, IsolationUnsupported (the transaction is not READ COMMITTED),
     RegistryInvalid, RegistryOrphans, RuntimeInUse.
@@ -186,6 +187,149 @@ def deprecations_call() -> Call[list[Deprecation]]:
     Raises: EncryptionKeyMissing.
     """
     return Call(_DEPRECATIONS, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A workspace whose model is not registered for its runtime, or cannot be read."""
+
+    workspace_id: UUID
+    runtime: str
+    model: str | None
+    """None: it cannot be read."""
+    problem: str
+    """`not registered` or `unreadable`."""
+    reset_model: str | None
+    """What `reset_orphans` would give it; None: nothing, it would refuse."""
+    reset_source: str | None
+    """`equivalent` or `default`."""
+
+
+_ORPHANS = Statement(
+    f"select {columns(Orphan)} from fleet.orphans(runtime => %(runtime)s::text)",
+    each(Orphan),
+    reads_only=True,
+)
+
+
+def orphans_call(runtime: str | None = None) -> Call[list[Orphan]]:
+    """List the workspaces whose model is not registered for their runtime, or cannot be read.
+
+    With `runtime`, those on this one.
+
+    Raises: InvalidArgument, RuntimeUnsupported, RegistryUnavailable, EncryptionKeyMissing.
+    """
+    return Call(_ORPHANS, {"runtime": runtime})
+
+
+@dataclass(frozen=True, slots=True)
+class MoveEntry:
+    """What `move` or `reset_orphans` did to one workspace, or would do (`dry_run`)."""
+
+    workspace_id: UUID
+    outcome: str
+    """`changed`; `unchanged`: there was nothing to do; `recorded`: this `request_id` had done it
+    before, and this is the answer of then; `refused`: see `code`, nothing was changed; `skipped`:
+    somebody holds it; `gone`: it is deleted, or on another runtime."""
+    code: str | None
+    """Why it was refused: the code of the error that a single call would raise."""
+    version: int | None
+    previous_runtime: str | None
+    runtime: str | None
+    previous_model: str | None
+    model: str | None
+    model_source: str | None
+    """Why it is this model, as in `Change`."""
+
+
+_MOVE = Statement(
+    f"""
+    select {columns(MoveEntry)} from fleet.move(
+        from_runtime => %(from_runtime)s::text, to_runtime => %(to_runtime)s::text,
+        restore => %(restore)s::boolean, request_id => %(request_id)s::text,
+        after => %(after)s::uuid, batch => %(batch)s::integer, among => %(among)s::uuid[],
+        dry_run => %(dry_run)s::boolean)
+    """,
+    each(MoveEntry),
+)
+
+
+def move_call(
+    from_runtime: str,
+    to_runtime: str,
+    *,
+    restore: bool = False,
+    request_id: str | None = None,
+    after: UUID | str | None = None,
+    batch: int = 1000,
+    among: Sequence[UUID | str] | None = None,
+    dry_run: bool = False,
+) -> Call[list[MoveEntry]]:
+    """Switch workspaces from one runtime to another, each as `change_runtime` would: one batch.
+
+    It goes through the workspaces in the order of their ids, beginning behind `after`, and returns
+    what became of each; fewer than `batch`: these were the last. One that is refused, or that
+    somebody holds (it is skipped, not waited for), stops none of the others. `among`: these
+    workspaces alone, an entry for each. `restore` and `request_id` as in `change_runtime`.
+    `dry_run` answers the same and changes nothing. `move_all` does all batches.
+
+    Raises: InvalidArgument, RuntimeUnsupported, RegistryUnavailable, EncryptionKeyMissing,
+    IsolationUnsupported (the transaction is not READ COMMITTED).
+    """
+    params = {
+        "from_runtime": from_runtime,
+        "to_runtime": to_runtime,
+        "restore": restore,
+        "request_id": request_id,
+        "after": after,
+        "batch": batch,
+        "among": _uuids(among),
+        "dry_run": dry_run,
+    }
+    return Call(_MOVE, params)
+
+
+_RESET_ORPHANS = Statement(
+    f"""
+    select {columns(MoveEntry)} from fleet.reset_orphans(
+        runtime => %(runtime)s::text, request_id => %(request_id)s::text,
+        after => %(after)s::uuid, batch => %(batch)s::integer, among => %(among)s::uuid[],
+        dry_run => %(dry_run)s::boolean)
+    """,
+    each(MoveEntry),
+)
+
+
+def reset_orphans_call(
+    runtime: str | None = None,
+    *,
+    request_id: str | None = None,
+    after: UUID | str | None = None,
+    batch: int = 1000,
+    among: Sequence[UUID | str] | None = None,
+    dry_run: bool = False,
+) -> Call[list[MoveEntry]]:
+    """Give orphaned workspaces an equivalent of their model or their runtime's default: one batch.
+
+    With `runtime`, those on this one. The rest is as in `move`; `reset_all_orphans` does all
+    batches.
+
+    Raises what `move` raises.
+    """
+    params = {
+        "runtime": runtime,
+        "request_id": request_id,
+        "after": after,
+        "batch": batch,
+        "among": _uuids(among),
+        "dry_run": dry_run,
+    }
+    return Call(_RESET_ORPHANS, params)
+
+
+def _uuids(ids: Sequence[UUID | str] | None) -> list[str] | None:
+    # As text, which a mixed list can be sent as.
+    return None if ids is None else [str(ws) for ws in ids]
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +455,9 @@ restore_registry = sync(restore_registry_call)
 revisions = sync(revisions_call)
 revision_manifest = sync(revision_manifest_call)
 deprecations = sync(deprecations_call)
+orphans = sync(orphans_call)
+move = sync(move_call)
+reset_orphans = sync(reset_orphans_call)
 changes_after = sync(changes_after_call)
 current_cursor = sync(current_cursor_call)
 prune_changes = sync(prune_changes_call)

@@ -5,6 +5,7 @@
 -- Five schemas; a schema uses only those below it.
 --
 --   fleet       all workspaces at once      load_registry  restore_registry  revisions  revision_manifest  deprecations
+--                                           orphans  reset_orphans  move
 --                                           changes_after  current_cursor  prune_changes  list_workspaces
 --   workspace   one workspace at a time     create_workspace  change_runtime  set_model  clear_model
 --                                           rename_workspace  delete_workspace  get_workspace
@@ -116,9 +117,9 @@
 \ir fleet/types.sql
 \ir fleet/tables.sql
 \ir fleet/stored_models.sql
-\ir fleet/unroutable_workspaces.sql
 \ir fleet/reset_of.sql
 \ir fleet/describe_orphans.sql
+\ir fleet/change_batch.sql
 \ir fleet/replace_registry.sql
 \ir fleet/load_registry.sql
 \ir fleet/require_revision.sql
@@ -133,6 +134,13 @@
 \ir fleet/changes_after.sql
 \ir fleet/prune_changes.sql
 \ir fleet/list_workspaces.sql
+\ir fleet/find_orphans.sql
+\ir fleet/orphans.sql
+\ir fleet/begin_batch.sql
+\ir fleet/page_of.sql
+\ir fleet/change_those_free.sql
+\ir fleet/move.sql
+\ir fleet/reset_orphans.sql
 
 \ir roles.sql
 \ir grants.sql

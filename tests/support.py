@@ -180,6 +180,33 @@ def nothing_written(conn: Conn) -> Iterator[None]:
     assert fingerprint(conn) == before
 
 
+def unrecorded(conn: Conn) -> list[Any]:
+    """Where what is stored is not what the history says, or the history has a gap."""
+    return conn.execute(
+        """
+        select told.workspace_id, told.version
+        from (
+          select
+            c.*,
+            row_number() over history as place,
+            lag(c.runtime) over history as runtime_before,
+            lag(c.sealed) over history as sealed_before,
+            lead(c.version) over history is null as is_last
+          from workspace.changes c
+          window history as (partition by c.workspace_id order by c.version)
+        ) as told
+        left join workspace.workspaces w on w.id = told.workspace_id
+        left join workspace.secrets s on s.workspace_id = told.workspace_id and s.key = 'MODEL'
+        where told.version <> told.place
+          or (told.previous_runtime, told.previous_sealed)
+            is distinct from (told.runtime_before, told.sealed_before)
+          or told.is_last and told.action <> 'delete_workspace'
+            and (told.version, told.runtime, told.sealed)
+              is distinct from (w.version, w.runtime, s.sealed)
+        """
+    ).fetchall()
+
+
 def make_unreadable(conn: Conn, ws: UUID) -> None:
     """Put bytes that no key opens and no text has in the place of a workspace's model."""
     done = conn.execute(

@@ -75,6 +75,14 @@ FUNCTIONS: dict[str, Json] = {
     "workspace.get_secret": {"ws": WS, "name": "TOKEN"},
     "workspace.delete_secret": {"ws": WS, "name": "TOKEN"},
     "workspace.list_secrets": {"ws": WS},
+    "fleet.orphans": {"runtime": "claude-code"},
+    "fleet.reset_orphans": {"runtime": "claude-code", "request_id": "r"},
+    "fleet.move": {
+        "from_runtime": "claude-code",
+        "to_runtime": "hermes",
+        "restore": False,
+        "request_id": "r",
+    },
     "access.create_token": {"name": "t", "role": "admin", "hash": b"x" * 32},
     "access.revoke_token": {"name": "t"},
 }
@@ -90,6 +98,8 @@ OPTIONAL = {
     ("workspace.rename_workspace", "model"),
     ("workspace.change_runtime", "model"),
     ("workspace.preview_runtime_change", "model"),
+    ("fleet.orphans", "runtime"),
+    ("fleet.reset_orphans", "runtime"),
     *((function, argument) for function, argument in TEXTS if argument == "request_id"),
 }
 
@@ -207,7 +217,12 @@ def test_null_is_as_good_as_nothing_where_it_is_the_default(
     conn: Conn, ws: UUID, function: str, argument: str
 ) -> None:
     named = given(function, ws, **{argument: None})
-    assert call(conn, function, **named).workspace_id
+    answers = []
+    for arguments in (named, {name: value for name, value in named.items() if name != argument}):
+        with savepoint(conn):
+            # All but the id, which may be made anew.
+            answers.append([row[1:] for row in rows(conn, function, **arguments)])
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: f"U+{ord(space):04X}")

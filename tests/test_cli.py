@@ -1145,6 +1145,94 @@ def test_old_changes_are_pruned_in_batches(run: Run, ws: str, db: psycopg.Connec
     assert run("fleet", "prune").exit_code == Exit.USAGE
 
 
+# Moving a fleet
+
+
+def table(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+def test_a_fleet_is_moved_and_comes_back(run: Run, db: psycopg.Connection[Any], ws: str) -> None:
+    for _ in range(3):
+        create_workspace(db, "w", "claude-code")
+    move = ("fleet", "move", "claude-code", "google-adk", "--batch", "2")
+    summary = [["outcome", "why", "workspaces"], ["changed", "default", "1"]]
+    summary += [["changed", "none", "3"]]
+    *shown, note = succeed(run(*move, "--dry-run")).splitlines()
+    assert table("\n".join(shown)) == summary
+    assert note == "Nothing is changed, this is a dry run."
+    assert get_workspace(db, ws).runtime == "claude-code"
+    assert table(succeed(run(*move))) == summary
+    assert get_workspace(db, ws).model == GEMINI
+    assert succeed(run(*move)) == "Nothing to do.\n"
+
+    back = ("fleet", "move", "google-adk", "claude-code", "--restore", "--request-id", "r")
+    answer = json.loads(succeed(run(*back, "--json")))
+    assert (answer["dry_run"], answer["outcomes"]) == (False, {"changed": 4})
+    (entry,) = (each for each in answer["workspaces"] if each["workspace_id"] == ws)
+    assert list(entry) == fields(db, "fleet.move_entry")
+    assert (entry["model"], entry["model_source"]) == (KIMI, "restored")
+    change_runtime(db, ws, "google-adk")
+    assert table(succeed(run(*back))) == [summary[0], ["recorded", "restored", "1"]]
+
+
+def test_who_is_left_behind_is_named_and_the_exit_code_says_so(
+    run: Run, db: psycopg.Connection[Any], ws: str
+) -> None:
+    made = [
+        str(create_workspace(db, "w", "claude-code", model=KIMI).workspace_id) for _ in "x" * 11
+    ]
+    create_workspace(db, "w", "claude-code")
+    db.execute("update workspace.secrets set sealed = %s", [b"\xff\x00"])
+    moved = run("fleet", "move", "claude-code", "hermes")
+    assert moved.exit_code == Exit.CONFLICT
+    assert "SECRET_UNREADABLE  12" in moved.stdout
+    *named, more = [line for line in moved.stdout.splitlines() if line.startswith("!")]
+    assert named == [
+        f"! workspace {each} on claude-code is left as it is: SECRET_UNREADABLE"
+        for each in sorted([ws, *made])[:10]
+    ]
+    assert more == "! and 2 more"
+    answer = run("fleet", "move", "claude-code", "hermes", "--json")
+    assert answer.exit_code == Exit.CONFLICT
+    assert json.loads(answer.stdout)["outcomes"] == {"refused": 12}
+
+    assert run("fleet", "move", "claude-code", "nope").exit_code == Exit.REFUSED
+    assert run("fleet", "move", "claude-code", "hermes", "--batch", "0").exit_code == Exit.USAGE
+
+
+def test_orphans_are_listed_and_reset(
+    run: Run, db: psycopg.Connection[Any], ws: str, tmp_path: Path
+) -> None:
+    manifest = schema.default_manifest()
+    (entry,) = (each for each in manifest["runtimes"] if each["name"] == "claude-code")
+    entry["arms"] = [arm for arm in entry["arms"] if KIMI not in arm.get("models", [])]
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(manifest))
+    succeed(run("load", str(path), "--on-orphan", "keep"))
+    (listed,) = json.loads(succeed(run("fleet", "orphans", "--runtime", "claude-code", "--json")))
+    assert list(listed) == fields(db, "fleet.orphan")
+    assert (listed["workspace_id"], listed["model"], listed["problem"]) == (
+        ws,
+        KIMI,
+        "not registered",
+    )
+    assert ws in succeed(run("fleet", "orphans"))
+    assert len(json.loads(succeed(run("fleet", "orphans", "--runtime", "hermes", "--json")))) == 0
+
+    reset = ("fleet", "reset", "--runtime", "claude-code")
+    assert "dry run" in succeed(run(*reset, "--dry-run"))
+    assert table(succeed(run(*reset)))[1:] == [["changed", "default", "1"]]
+    assert get_workspace(db, ws).model == listed["reset_model"]
+    assert succeed(run(*reset)) == "Nothing to do.\n"
+
+    # Or at once.
+    succeed(run("registry", "restore", "1"))
+    set_model(db, ws, KIMI)
+    succeed(run("load", str(path), "--on-orphan", "reset"))
+    assert get_workspace(db, ws).model == listed["reset_model"]
+
+
 # Tokens and the service
 
 

@@ -39,8 +39,6 @@ BASE = manifest(
     equivalents=[["m", "o"]],
 )
 
-UNROUTABLE = "select * from fleet.unroutable_workspaces(keyring.active_key())"
-
 
 def altered(**keys: object) -> Json:
     return {**BASE, **keys}
@@ -342,7 +340,7 @@ def test_kept_orphans_stay_as_they_are_show_and_are_replaced_by_the_next_switch(
     for ws, *_ in kept:
         assert call(base, "workspace.get_workspace", ws).model_registered is False
     assert call(base, "workspace.get_workspace", fine).model_registered is True
-    unroutable = {row[0] for row in base.execute(UNROUTABLE)}
+    unroutable = {orphan.workspace_id for orphan in rows(base, "fleet.orphans")}
     assert unroutable == {ws for ws, *_ in kept}
 
     # What was orphaned before is nothing that the next load orphans.
@@ -419,7 +417,6 @@ ARGUMENTS: list[tuple[Json, str]] = [
     ({"on_orphan": "REFUSE"}, "on_orphan"),
     ({"on_orphan": " refuse"}, "on_orphan"),
     ({"on_orphan": "'; drop table registry.state; --"}, "on_orphan"),
-    ({"on_orphan": "reset"}, "on_orphan"),
     ({"dry_run": None}, "dry_run"),
 ]
 
@@ -554,7 +551,6 @@ def test_a_restore_needs_a_number_and_good_arguments(conn: Conn) -> None:
     for args, argument in (
         ((None,), "revision"),
         ((1, "all"), "on_orphan"),
-        ((1, "reset"), "on_orphan"),
         ((1, "keep", None), "dry_run"),
     ):
         refusal = refused(conn, "fleet.restore_registry", *args)

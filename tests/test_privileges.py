@@ -32,6 +32,7 @@ MAY_CALL: dict[str, set[str]] = {
     ADMIN: OPERATING | {
         "fleet.load_registry", "fleet.restore_registry", "fleet.revisions",
         "fleet.revision_manifest", "fleet.deprecations",
+        "fleet.orphans", "fleet.reset_orphans", "fleet.move",
         "fleet.changes_after", "fleet.current_cursor",
         "fleet.prune_changes",
         "keyring.init", "keyring.rotate", "keyring.rewrap", "keyring.reseal", "keyring.retire",
@@ -143,7 +144,7 @@ ANSWERS = {
     "workspace.change", "workspace.state", "workspace.history_entry", "registry.runtime_entry",
     "registry.model_entry", "fleet.registry_load", "workspace.secret_entry",
     "keyring.reseal_progress", "keyring.status_entry", "fleet.revision", "fleet.deprecation",
-    "fleet.feed_entry", "fleet.pruning",
+    "fleet.orphan", "fleet.move_entry", "fleet.feed_entry", "fleet.pruning",
     "registry.installation", "fleet.workspace_entry", "access.token", "access.caller",
 }  # fmt: skip
 

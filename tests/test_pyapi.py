@@ -33,6 +33,8 @@ from pyapi import (
     FeedEntry,
     HistoryEntry,
     ModelEntry,
+    MoveEntry,
+    Orphan,
     Pruning,
     RegistryError,
     RegistryLoad,
@@ -58,8 +60,11 @@ from pyapi import (
     list_secrets,
     load_registry,
     menu,
+    move,
+    orphans,
     preview_runtime_change,
     prune_changes,
+    reset_orphans,
     resolve,
     restore_registry,
     revision_manifest,
@@ -102,8 +107,7 @@ GEMINI = "platform:gemini-2.5-pro"
 FUNCTIONS = sorted(
     name
     for name in pyapi.__all__
-    if inspect.isfunction(function := getattr(pyapi, name))
-    and "conn" in inspect.signature(function).parameters
+    if inspect.isfunction(function := getattr(pyapi, name)) and hasattr(function, "__wrapped__")
 )
 
 
@@ -314,6 +318,8 @@ def test_deprecated_models_and_who_uses_them_can_be_read(conn: Conn) -> None:
         ("fleet.registry_load", RegistryLoad),
         ("fleet.revision", Revision),
         ("fleet.deprecation", Deprecation),
+        ("fleet.orphan", Orphan),
+        ("fleet.move_entry", MoveEntry),
         ("fleet.feed_entry", FeedEntry),
         ("fleet.pruning", Pruning),
     ],
@@ -446,6 +452,9 @@ def test_a_call_is_one_statement(database: Database, tmp_path: Path) -> None:
         lambda: revisions(conn),
         lambda: revision_manifest(conn),
         lambda: deprecations(conn),
+        lambda: orphans(conn),
+        lambda: move(conn, "hermes", "codex"),
+        lambda: reset_orphans(conn),
         lambda: changes_after(conn),
         lambda: current_cursor(conn),
         lambda: prune_changes(conn, datetime.now(UTC)),

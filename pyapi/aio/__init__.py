@@ -6,16 +6,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
+from uuid import UUID
 
 import psycopg
 
 from .. import access, fleet, registry, workspace
+from ..batches import PASSING, Course
 from ..calls import coroutine
 from ..errors import RegistryError
+from ..fleet import MoveEntry
 from ..follow import LISTEN, raise_unless_passing
+from ..keyring import require_idle
+from . import keyring
 
 create_workspace = coroutine(workspace.create_workspace_call)
 change_runtime = coroutine(workspace.change_runtime_call)
@@ -44,6 +50,9 @@ restore_registry = coroutine(fleet.restore_registry_call)
 revisions = coroutine(fleet.revisions_call)
 revision_manifest = coroutine(fleet.revision_manifest_call)
 deprecations = coroutine(fleet.deprecations_call)
+orphans = coroutine(fleet.orphans_call)
+move = coroutine(fleet.move_call)
+reset_orphans = coroutine(fleet.reset_orphans_call)
 changes_after = coroutine(fleet.changes_after_call)
 current_cursor = coroutine(fleet.current_cursor_call)
 prune_changes = coroutine(fleet.prune_changes_call)
@@ -104,6 +113,72 @@ async def _wait(stop: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(stop.wait(), seconds)
 
 
+class _Batch(Protocol):
+    def __call__(
+        self, conn: psycopg.AsyncConnection[Any], /, *, after: Any, batch: int, among: Any
+    ) -> Awaitable[list[MoveEntry]]: ...
+
+
+def move_all(
+    conn: psycopg.AsyncConnection[Any],
+    from_runtime: str,
+    to_runtime: str,
+    *,
+    restore: bool = False,
+    request_id: str | None = None,
+    after: UUID | str | None = None,
+    batch: int = 1000,
+    among: Sequence[UUID | str] | None = None,
+    dry_run: bool = False,
+    patience: float = 30,
+    kek: keyring.Source | None = None,
+) -> AsyncIterator[list[MoveEntry]]:
+    """Run `move` until all workspaces are moved; see `pyapi.move_all`."""
+    call = partial(
+        move,
+        from_runtime=from_runtime,
+        to_runtime=to_runtime,
+        restore=restore,
+        request_id=request_id,
+        dry_run=dry_run,
+    )
+    return _run(conn, call, Course(after, batch, among, patience), kek)
+
+
+def reset_all_orphans(
+    conn: psycopg.AsyncConnection[Any],
+    runtime: str | None = None,
+    *,
+    request_id: str | None = None,
+    after: UUID | str | None = None,
+    batch: int = 1000,
+    among: Sequence[UUID | str] | None = None,
+    dry_run: bool = False,
+    patience: float = 30,
+    kek: keyring.Source | None = None,
+) -> AsyncIterator[list[MoveEntry]]:
+    """Run `reset_orphans` until no orphan is left; see `pyapi.reset_all_orphans`."""
+    call = partial(reset_orphans, runtime=runtime, request_id=request_id, dry_run=dry_run)
+    return _run(conn, call, Course(after, batch, among, patience), kek)
+
+
+async def _run(
+    conn: psycopg.AsyncConnection[Any], call: _Batch, course: Course, kek: keyring.Source | None
+) -> AsyncIterator[list[MoveEntry]]:
+    while course.more:
+        require_idle(conn)
+        try:
+            async with conn.transaction() if kek is None else keyring.transaction(conn, kek):
+                page = await call(conn, after=course.after, batch=course.batch, among=course.among)
+        except PASSING as error:
+            await asyncio.sleep(course.failed(error))
+            continue
+        settled, seconds = course.took(page)
+        if settled:
+            yield settled
+        await asyncio.sleep(seconds)
+
+
 __all__ = [
     "authenticate",
     "change_runtime",
@@ -127,9 +202,14 @@ __all__ = [
     "list_workspaces",
     "load_registry",
     "menu",
+    "move",
+    "move_all",
+    "orphans",
     "preview_runtime_change",
     "prune_changes",
     "rename_workspace",
+    "reset_all_orphans",
+    "reset_orphans",
     "resolve",
     "restore_registry",
     "revision_manifest",

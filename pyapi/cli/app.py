@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from typer.core import TyperGroup
 
 from .. import access, fleet, follow_changes, keyring, registry, schema, workspace
 from .. import demo as story
+from ..batches import move_all, reset_all_orphans
 from ..embedded import EmbeddedError
 from ..errors import RegistryError, translate
 from ..keyring import Kek
@@ -87,6 +89,9 @@ _KekFile = Annotated[
 ]
 _Ws = Annotated[str, typer.Argument(metavar="WORKSPACE", help="The workspace's id.")]
 _Runtime = Annotated[str, typer.Argument(metavar="RUNTIME", help="The runtime's name.")]
+_OfRuntime = Annotated[
+    str | None, typer.Option("--runtime", metavar="RUNTIME", help="On this runtime alone.")
+]
 _Model = Annotated[
     str | None,
     typer.Option(
@@ -596,6 +601,97 @@ def _time(text: str) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
+_MoveBatch = Annotated[
+    int, typer.Option("--batch", metavar="N", min=1, max=10000, help="So many a transaction.")
+]
+
+
+@_command(_fleet)
+def move(
+    options: Options,
+    from_runtime: Annotated[str, typer.Argument(metavar="FROM", help="The runtime they have.")],
+    to_runtime: Annotated[str, typer.Argument(metavar="TO", help="The runtime they get.")],
+    restore: _Restore = False,
+    request_id: _Request = None,
+    batch: _MoveBatch = 1000,
+    dry_run: _DryRun = False,
+) -> None:
+    """Switch all workspaces of a runtime to another, each as `change` would.
+
+    It can be stopped and called again. One that is refused, or that is held for 30 seconds, stays
+    as it is and stops none of the others.
+    """
+    with database.connection(options) as conn:
+        moving = move_all(
+            conn,
+            from_runtime,
+            to_runtime,
+            restore=restore,
+            request_id=request_id,
+            batch=batch,
+            dry_run=dry_run,
+        )
+        _print_moves(options, "Moving", None, moving, dry_run)
+
+
+@_command(_fleet)
+def orphans(options: Options, runtime: _OfRuntime = None) -> None:
+    """List the workspaces whose model is not registered for their runtime, or cannot be read."""
+    with database.connection(options) as conn:
+        entries = fleet.orphans(conn, runtime)
+    columns: dict[str, Callable[[fleet.Orphan], object]] = {
+        "workspace": lambda entry: entry.workspace_id,
+        "runtime": lambda entry: entry.runtime,
+        "model": lambda entry: entry.model,
+        "problem": lambda entry: entry.problem,
+        "a reset gives": lambda entry: entry.reset_model,
+        "source": lambda entry: entry.reset_source,
+    }
+    _print_entries(options, entries, columns)
+
+
+@_command(_fleet)
+def reset(
+    options: Options,
+    runtime: _OfRuntime = None,
+    request_id: _Request = None,
+    batch: _MoveBatch = 1000,
+    dry_run: _DryRun = False,
+) -> None:
+    """Give all orphans a model that is registered: an equivalent, or their runtime's default.
+
+    It can be stopped and called again, as `fleet move`.
+    """
+    with database.connection(options) as conn:
+        total = len(fleet.orphans(conn, runtime))
+        resetting = reset_all_orphans(
+            conn, runtime, request_id=request_id, batch=batch, dry_run=dry_run
+        )
+        _print_moves(options, "Resetting", total, resetting, dry_run)
+
+
+def _print_moves(
+    options: Options,
+    title: str,
+    total: int | None,
+    batches: Iterable[list[fleet.MoveEntry]],
+    dry_run: bool,
+) -> None:
+    """Do batch after batch, and print what became of the workspaces."""
+    entries: list[fleet.MoveEntry] = []
+    with output.progress(title, total) as advance:
+        for batch in batches:
+            entries += batch
+            advance(len(batch))
+    if options.as_json:
+        outcomes = Counter(entry.outcome for entry in entries)
+        output.print_json({"dry_run": dry_run, "outcomes": outcomes, "workspaces": entries})
+    else:
+        output.print_moves(entries, dry_run)
+    if any(entry.outcome in {"refused", "skipped"} for entry in entries):
+        raise typer.Exit(Exit.CONFLICT)
+
+
 @_command(_fleet)
 def prune(
     options: Options,
@@ -605,9 +701,7 @@ def prune(
             "--before", metavar="TIME", parser=_time, help="Take what is older than this."
         ),
     ],
-    batch: Annotated[
-        int, typer.Option("--batch", metavar="N", min=1, max=10000, help="So many a transaction.")
-    ] = 1000,
+    batch: _MoveBatch = 1000,
 ) -> None:
     """Take old changes out of the history; what restore and the newest version need stays."""
     pruned, cursor, finished = 0, None, False

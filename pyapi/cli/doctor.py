@@ -10,7 +10,7 @@ from uuid import UUID
 
 import psycopg
 
-from .. import keyring, registry, schema
+from .. import fleet, keyring, registry, schema
 from ..errors import EncryptionKeyMissing, PermissionDenied, RegistryError, translate
 
 Status = Literal["ok", "warning", "problem"]
@@ -188,11 +188,8 @@ def _secrets(conn: psycopg.Connection[Any]) -> Finding:
     return "ok", "sealed"
 
 
-_UNROUTABLE = "select * from fleet.unroutable_workspaces(keyring.active_key())"
-
-
 def _pairs(conn: psycopg.Connection[Any]) -> Finding:
-    dead = [str(ws) for (ws,) in conn.execute(_UNROUTABLE)]
+    dead = [str(orphan.workspace_id) for orphan in fleet.orphans(conn)]
     if not dead:
         return "ok", "every one has a model that its runtime can run, or none"
     shown = ", ".join(dead[:3]) + (", ..." if len(dead) > 3 else "")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -24,7 +25,7 @@ from ..errors import (
     RuntimeInUse,
     RuntimeUnsupported,
 )
-from ..fleet import RegistryLoad
+from ..fleet import MoveEntry, RegistryLoad
 from ..workspace import Change, Workspace
 from .doctor import Check
 
@@ -236,12 +237,37 @@ def _orphan(orphan: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error, if that is a terminal; yields what moves it on."""
+def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error, if that is a terminal; yields what moves it on.
+
+    Where the total is not known (None), it shows that something goes on, and how much is done.
+    """
     err = console(stderr=True)
-    with Progress(console=err, disable=not err.is_terminal, transient=True) as bar:
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+def print_moves(entries: Sequence[MoveEntry], dry_run: bool) -> None:
+    """Print what became of workspaces: how many had which outcome, and who was left behind."""
+    counts = Counter((entry.outcome, entry.code or entry.model_source) for entry in entries)
+    if counts:
+        print_table(
+            ["outcome", "why", "workspaces"],
+            [[outcome, why, count] for (outcome, why), count in sorted(counts.items(), key=str)],
+        )
+    out = console()
+    left = [entry for entry in entries if entry.outcome in {"refused", "skipped"}]
+    for entry in left[:_SHORT]:
+        why = entry.code or "somebody holds it"
+        out.print(f"! workspace {entry.workspace_id} on {entry.runtime} is left as it is: {why}")
+    if (more := len(left) - _SHORT) > 0:
+        out.print(f"! and {more} more")
+    if dry_run:
+        out.print("Nothing is changed, this is a dry run.")
+    elif not entries:
+        out.print("Nothing to do.")
 
 
 def print_checks(checks: Iterable[Check]) -> None:

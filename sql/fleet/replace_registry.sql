@@ -21,6 +21,8 @@ declare
   orphaned_pairs fleet.pair[];
   in_use jsonb;
   first_orphans jsonb;
+  orphans_total bigint;
+  ids uuid[];
   loaded_at timestamptz;
   load fleet.registry_load;
 begin
@@ -28,8 +30,6 @@ begin
     or replace_registry.on_orphan collate "C" not in ('refuse', 'keep', 'reset')
   then
     perform registry.invalid_argument('on_orphan', 'must be refuse, keep or reset');
-  elsif replace_registry.on_orphan collate "C" = 'reset' then
-    perform registry.invalid_argument('on_orphan', 'can only be refuse or keep in this release');
   elsif replace_registry.dry_run is null then
     perform registry.invalid_argument('dry_run', 'is null');
   end if;
@@ -115,23 +115,40 @@ begin
       return load;
   end;
 
-  -- on_orphan reset goes here: each of load.orphans gets what is foretold for it (fleet.reset_of).
-  if load.orphans <> '[]' and replace_registry.on_orphan = 'refuse' then
-    -- Without their models: the server log keeps what an error says.
-    first_orphans := (
-      select jsonb_agg(o.item - array['model', 'reset_model', 'reset_source'] order by o.place)
-      from jsonb_array_elements(load.orphans) with ordinality as o (item, place)
-      where o.place <= 50
-    );
+  -- What nothing can be found for is refused with reset, too. Without the models: the server log keeps what an error says.
+  if replace_registry.on_orphan <> 'keep' then
+    select
+      jsonb_agg(o.orphan - array['model', 'reset_model', 'reset_source'] order by o.place) filter (where o.place <= 50),
+      count(*)
+    into first_orphans, orphans_total
+    from (
+      select item.orphan, row_number() over (order by item.place) as place
+      from jsonb_array_elements(load.orphans) with ordinality as item (orphan, place)
+      where replace_registry.on_orphan = 'refuse' or item.orphan ->> 'reset_model' is null
+    ) as o;
+  end if;
+  if orphans_total > 0 then
     raise exception using
       errcode = 'PT409',
-      message = format('The manifest orphans the model of %s workspace(s).', jsonb_array_length(load.orphans)),
+      message = format('The manifest orphans the model of %s workspace(s).', orphans_total),
       detail = jsonb_build_object(
         'code', 'REGISTRY_ORPHANS',
         'orphans', first_orphans,
-        'orphans_total', jsonb_array_length(load.orphans)
+        'orphans_total', orphans_total
       ),
       hint = 'Keep what they use in the manifest, or give them another model first. Nothing was changed.';
+  end if;
+
+  if load.orphans <> '[]' and replace_registry.on_orphan = 'reset' then
+    perform keyring.hold();
+    ids := array(
+      select w.id
+      from workspace.workspaces as w
+      join jsonb_array_elements(load.orphans) as o on (o ->> 'workspace_id')::uuid = w.id
+      order by w.id
+      for no key update of w
+    );
+    perform from fleet.change_batch(ids, null, null, false, null, false) as m;
   end if;
 
   -- Every load updates this row: that is what fails a caller whose snapshot is older (registry.hold).

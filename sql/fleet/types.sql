@@ -109,3 +109,33 @@ create type fleet.place as (
 );
 comment on type fleet.place is
   'Internal: a cursor, taken apart: a place in the feed, and how often there had been pruning when it was given out.';
+
+create type fleet.orphan as (
+  workspace_id uuid,
+  runtime text,
+  model text,
+  problem text,
+  reset_model text,
+  reset_source text
+);
+comment on type fleet.orphan is
+  'A workspace whose model is not routable on its runtime, or cannot be read.
+problem: not registered, or unreadable (then model is null). reset_model, reset_source: what fleet.reset_orphans would give it: an
+equivalent or the default; both null where it would refuse.';
+
+create type fleet.move_entry as (
+  workspace_id uuid,
+  outcome text,
+  code text,
+  version bigint,
+  previous_runtime text,
+  runtime text,
+  previous_model text,
+  model text,
+  model_source text
+);
+comment on type fleet.move_entry is
+  'What fleet.move or fleet.reset_orphans did to one workspace, or would do.
+outcome: changed; unchanged (there was nothing to do); recorded (this request_id had done it before, and this is the answer of then); refused (code says
+why; nothing was changed); skipped (somebody holds it); gone (it is deleted, or on another runtime).
+version, runtime, model: those after it. model_source: why it is this model, as in workspace.change.';

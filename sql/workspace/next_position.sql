@@ -31,4 +31,5 @@ begin
 end
 $$;
 comment on function workspace.next_position(uuid, bigint) is
-  'Internal: the position of the change that makes a workspace this version; the workspace is locked, or new.';
+  'Internal: the position of the change that makes a workspace this version; the workspace is locked, or new.
+Both null: the lowest that a change of this transaction can have.';

@@ -271,4 +271,5 @@ def has_move(dsn: str) -> bool:
 
 def move(conn: psycopg.Connection[Any], source: str, target: str) -> None:
     """Move all workspaces of a runtime to another one."""
-    conn.execute("select * from fleet.move(from_runtime => %s, to_runtime => %s)", [source, target])
+    for _ in pyapi.move_all(conn, source, target):
+        pass
