@@ -1229,7 +1229,8 @@ def test_orphans_are_listed_and_reset(
     # Or at once.
     succeed(run("registry", "restore", "1"))
     set_model(db, ws, KIMI)
-    succeed(run("load", str(path), "--on-orphan", "reset"))
+    loaded = succeed(run("load", str(path), "--on-orphan", "reset"))
+    assert loaded.endswith("\nGiven another model, theirs is not registered any more: 1.\n")
     assert get_workspace(db, ws).model == listed["reset_model"]
 
 

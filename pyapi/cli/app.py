@@ -313,14 +313,16 @@ def load(
         raise typer.BadParameter(f"{manifest}: {error.strerror}", param_hint="MANIFEST") from error
     with database.connection(options, loaded=False) as conn:
         answer = fleet.load_registry(conn, content, on_orphan=on_orphan, dry_run=dry_run)
-    _print_load(options, answer, dry_run)
+    _print_load(options, answer, on_orphan, dry_run)
 
 
-def _print_load(options: Options, answer: fleet.RegistryLoad, dry_run: bool) -> None:
+def _print_load(
+    options: Options, answer: fleet.RegistryLoad, on_orphan: fleet.OnOrphan, dry_run: bool
+) -> None:
     if options.as_json:
         output.print_json(answer)
     else:
-        output.print_load(answer, dry_run)
+        output.print_load(answer, on_orphan, dry_run)
 
 
 @_command()
@@ -370,7 +372,7 @@ def restore(
     """Load an earlier revision again, as a new one."""
     with database.connection(options) as conn:
         answer = fleet.restore_registry(conn, revision, on_orphan=on_orphan, dry_run=dry_run)
-    _print_load(options, answer, dry_run)
+    _print_load(options, answer, on_orphan, dry_run)
 
 
 @_command(_revisions)

@@ -25,7 +25,7 @@ from ..errors import (
     RuntimeInUse,
     RuntimeUnsupported,
 )
-from ..fleet import MoveEntry, RegistryLoad
+from ..fleet import MoveEntry, OnOrphan, RegistryLoad
 from ..workspace import Change, Workspace
 from .doctor import Check
 
@@ -179,7 +179,7 @@ def print_state(state: Workspace) -> None:
     )
 
 
-def print_load(load: RegistryLoad, dry_run: bool) -> None:
+def print_load(load: RegistryLoad, on_orphan: OnOrphan, dry_run: bool) -> None:
     """Print what loading a manifest did, or would do."""
     out = console()
     entries = [("+", load.added), ("-", load.removed), ("~", load.changed)]
@@ -189,7 +189,11 @@ def print_load(load: RegistryLoad, dry_run: bool) -> None:
     counts = f"{len(load.added)} added, {len(load.removed)} removed, {len(load.changed)} changed"
     if not dry_run:
         out.print(f"Revision {load.revision} is loaded: {counts}.")
-        if load.orphans:
+        if load.orphans and on_orphan == "reset":
+            out.print(
+                f"Given another model, theirs is not registered any more: {len(load.orphans)}."
+            )
+        elif load.orphans:
             out.print(f"Left with a model that is not registered any more: {len(load.orphans)}.")
         return
     for sign, group in entries:
