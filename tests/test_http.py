@@ -298,6 +298,7 @@ BODIES: list[tuple[bytes, int, str, str | None]] = [
     (b"{}", 422, "INVALID_BODY", ""),
     (b'{"runtme":"hermes"}', 422, "INVALID_BODY", "/runtme"),
     (b'{"runtime":"hermes","a/b~":1}', 422, "INVALID_BODY", "/a~1b~0"),
+    (b'{"\\ud800":1}', 400, "MALFORMED_BODY", None),
     (b'{"runtime":null}', 422, "INVALID_BODY", "/runtime"),
     (b'{"runtime":1}', 422, "INVALID_BODY", "/runtime"),
     (b'{"runtime":["hermes"]}', 422, "INVALID_BODY", "/runtime"),
@@ -772,7 +773,7 @@ def test_answers_are_for_nobody_elses_eyes(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/x", 404), ("PUT", "/runtimes", 405), ("GET", "//", 404)],
+    [("GET", "/x", 404), ("PUT", "/runtimes", 405), ("GET", "//", 404), ("GET", "/runtimes/", 404)],
 )
 def test_what_is_not_there_is_a_problem_too(
     world: World, method: str, path: str, status: int

@@ -117,6 +117,8 @@ def _object(text: bytes) -> dict[str, Any]:
         )
     except _Twins:
         _malformed("has a key twice")
+    except UnicodeEncodeError:
+        _malformed("has a key that is not valid Unicode")
     except (ValueError, RecursionError):
         _malformed("is not JSON")
     if not isinstance(found, dict):
@@ -131,6 +133,7 @@ class _Twins(Exception):
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) < len(pairs):
         raise _Twins
+    "".join(found).encode()  # a key that is not known is named in the answer
     return found
 
 
