@@ -65,6 +65,8 @@ def app_factory(settings: Settings | None = None) -> FastAPI:
         lifespan=service.lifespan,
         docs_url=None,
         redoc_url=None,
+        # A redirect would be told to anybody, and lead to whatever host the request names.
+        redirect_slashes=False,
         openapi_url="/openapi.json" if settings.docs else None,
     )
     app.state.service = service
