@@ -73,6 +73,11 @@ def test_every_call_that_gives_a_workspace_a_deprecated_model_says_so(base: Conn
     # Where nothing changes, too.
     call(base, "workspace.change_runtime", ws, "r")
     assert lifetime(call(base, "workspace.change_runtime", ws, "r")) == (True, END)
+    # And where something else is changed.
+    assert lifetime(call(base, "workspace.set_secret", ws, "P", "key")) == (True, END)
+    assert lifetime(call(base, "workspace.set_secret", ws, "P", "key")) == (True, END)
+    assert lifetime(call(base, "workspace.delete_secret", ws, "P")) == (True, END)
+    assert lifetime(call(base, "workspace.rename_workspace", ws, "other")) == (True, END)
 
 
 def test_what_is_no_longer_there_is_not_deprecated(base: Conn) -> None:

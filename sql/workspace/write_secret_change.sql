@@ -31,6 +31,8 @@ begin
   decided.model_source := case when after.sealed is null then 'none' else 'kept' end;
   decided.provider := routing.provider;
   decided.billed_to := routing.billed_to;
+  decided.model_deprecated := routing.deprecated;
+  decided.model_sunset_at := routing.sunset_at;
   described := workspace.describe_change(after, decided, write_secret_change.action);
   described.changed := write_secret_change.changed;
   described.billing_changed := described.changed and coalesce(previous.billed_to <> routing.billed_to, false);
