@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import RFC_4122
 
 import pytest
 
@@ -171,10 +172,12 @@ def test_creating_again_with_the_same_request_id_creates_nothing(conn: Conn) -> 
 
 def test_a_request_id_is_its_actors_own(conn: Conn) -> None:
     made = set()
-    for actor in ("alice", "bob"):
+    for actor, request in (("alice", "r"), ("bob", "r"), ("alice", "b r"), ("alice b", "r")):
         conn.execute("select set_config('runtime_registry.actor', %s, true)", [actor])
-        made.add(create_workspace(conn, "w", "hermes", request_id="r").workspace_id)
-    assert len(made) == 2
+        made.add(create_workspace(conn, "w", "hermes", request_id=request).workspace_id)
+    assert len(made) == 4
+    # Strict clients take no others: RFC 9562's own kind of UUID, made as we like.
+    assert {(ws.variant, ws.version) for ws in made} == {(RFC_4122, 8)}
 
 
 def test_two_at_once_create_one(database: Database) -> None:

@@ -15,6 +15,8 @@ declare
   target constant text collate "C" := registry.clean_text(create_workspace.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(create_workspace.model, 'model');
   request constant text collate "C" := workspace.optional_text(create_workspace.request_id, 'request_id');
+  -- A request_id has no line break, so no other actor and request_id make the same text.
+  digest bytea := sha256(convert_to(workspace.actor() || E'\n' || request, 'UTF8'));
   moment timestamptz;
   with_key keyring.data_key;
   answer workspace.change;
@@ -23,11 +25,12 @@ declare
   described workspace.changes;
   stored keyring.sealed_value;
 begin
-  -- Who repeats a request finds the workspace of the first try, because the id is made of the request's name.
+  -- Who repeats a request finds the workspace of the first try, because the id is made of the request's name: a UUID of
+  -- version 8 (RFC 9562).
+  digest := set_byte(digest, 6, get_byte(digest, 6) & 15 | 128);
+  digest := set_byte(digest, 8, get_byte(digest, 8) & 63 | 128);
   absent.workspace_id := coalesce(
-    create_workspace.id,
-    encode(substr(sha256(convert_to(workspace.actor() || ' ' || request, 'UTF8')), 1, 16), 'hex')::uuid,
-    gen_random_uuid()
+    create_workspace.id, encode(substr(digest, 1, 16), 'hex')::uuid, gen_random_uuid()
   );
   absent.version := 0;
   absent.model_is_unreadable := false;
