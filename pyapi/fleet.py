@@ -11,6 +11,7 @@ from uuid import UUID
 
 from .calls import Call, Row, Statement, columns, each, one, scalar, sync
 from .errors import InvalidArgument
+from .workspace import HistoryEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,7 +450,53 @@ def list_workspaces_call(
     return Call(_LIST_WORKSPACES, {"after": after, "max_entries": max_entries})
 
 
+@dataclass(frozen=True, slots=True)
+class OverviewEntry:
+    """How many workspaces have this runtime, and a model from this source."""
+
+    runtime: str
+    model_source: str
+    """Where their model came from, as in `Change`; `none`: they have none; `kept`: longer ago than
+    the history goes back."""
+    workspaces: int
+
+
+_OVERVIEW = Statement(
+    f"select {columns(OverviewEntry)} from fleet.overview()", each(OverviewEntry), reads_only=True
+)
+
+
+def overview_call() -> Call[list[OverviewEntry]]:
+    """Count the workspaces by runtime and by where their model came from.
+
+    It looks at every workspace: that takes seconds where there are millions.
+    """
+    return Call(_OVERVIEW, {})
+
+
+_RECENT_CHANGES = Statement(
+    f"""
+    select {columns(HistoryEntry)} from fleet.recent_changes(
+        max_entries => %(max_entries)s::integer)
+    """,
+    each(HistoryEntry),
+    reads_only=True,
+)
+
+
+def recent_changes_call(*, max_entries: int = 20) -> Call[list[HistoryEntry]]:
+    """List the newest changes of all workspaces, the latest first.
+
+    For looking at; `changes_after` is for following them.
+
+    Raises: EncryptionKeyMissing, InvalidArgument (`max_entries` is not between 1 and 1000).
+    """
+    return Call(_RECENT_CHANGES, {"max_entries": max_entries})
+
+
 list_workspaces = sync(list_workspaces_call)
+overview = sync(overview_call)
+recent_changes = sync(recent_changes_call)
 load_registry = sync(load_registry_call)
 restore_registry = sync(restore_registry_call)
 revisions = sync(revisions_call)

@@ -23,7 +23,7 @@ import psycopg
 
 from .access import Token
 from .errors import DatabaseFailure, RegistryError, translate
-from .fleet import Deprecation, RegistryLoad, Revision, WorkspaceEntry
+from .fleet import Deprecation, OverviewEntry, RegistryLoad, Revision, WorkspaceEntry
 from .registry import Installation, ModelEntry, RuntimeEntry
 from .workspace import Change, HistoryEntry, SecretEntry, Workspace
 
@@ -33,6 +33,7 @@ Entry = (
     | RegistryLoad
     | Revision
     | Deprecation
+    | OverviewEntry
     | HistoryEntry
     | SecretEntry
     | ModelEntry

@@ -32,7 +32,9 @@ grant execute on function
   workspace.preview_runtime_change(uuid, text, text, boolean),
   workspace.history(uuid),
   workspace.list_secrets(uuid),
-  fleet.list_workspaces(uuid, integer)
+  fleet.list_workspaces(uuid, integer),
+  fleet.overview(),
+  fleet.recent_changes(integer)
 to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
 
 -- Operators, and with them admins. What the HTTP service needs: it runs as an operator.

@@ -7,6 +7,7 @@
 --   fleet       all workspaces at once      load_registry  restore_registry  revisions  revision_manifest  deprecations
 --                                           orphans  reset_orphans  move
 --                                           changes_after  current_cursor  prune_changes  list_workspaces
+--                                           overview  recent_changes
 --   workspace   one workspace at a time     create_workspace  change_runtime  set_model  clear_model
 --                                           rename_workspace  delete_workspace  get_workspace
 --                                           preview_runtime_change  history
@@ -141,6 +142,8 @@
 \ir fleet/change_those_free.sql
 \ir fleet/move.sql
 \ir fleet/reset_orphans.sql
+\ir fleet/overview.sql
+\ir fleet/recent_changes.sql
 
 \ir roles.sql
 \ir grants.sql

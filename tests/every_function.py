@@ -49,6 +49,10 @@ def use_every_function(conn: Conn) -> set[str]:
     assert call(pyapi.delete_workspace, ws, expected_version=6).version == 7
     assert [entry.version for entry in call(pyapi.history, ws)] == [1, 2, 3, 4, 5, 6, 7]
     assert [entry.version for entry in call(pyapi.changes_after, cursor)] == [1, 2, 3, 4, 5, 6, 7]
+    assert [entry.version for entry in call(pyapi.recent_changes)][:7] == [7, 6, 5, 4, 3, 2, 1]
+    assert ("claude-code", "requested") not in {
+        (entry.runtime, entry.model_source) for entry in call(pyapi.overview)
+    }
     assert call(pyapi.prune_changes, datetime.now(UTC) - timedelta(days=365)).pruned == 0
     with pytest.raises(WorkspaceNotFound):
         call(pyapi.get_workspace, ws)

@@ -38,7 +38,7 @@ def test_exactly_what_is_granted_runs_with_its_owners_rights(conn: Conn) -> None
     found = functions(conn)
     definer = [name for name, _, definer, *_ in found if definer]
     assert definer == [name for name, _, _, granted, *_ in found if granted]
-    assert len(definer) == 42
+    assert len(definer) == 44
 
 
 def test_everything_has_a_comment(conn: Conn) -> None:

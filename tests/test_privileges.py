@@ -17,6 +17,7 @@ READING = {
     "registry.resolve", "registry.default_model", "registry.menu", "registry.list_runtimes",
     "registry.list_models", "workspace.get_workspace", "workspace.preview_runtime_change",
     "workspace.history", "workspace.list_secrets", "registry.status", "fleet.list_workspaces",
+    "fleet.overview", "fleet.recent_changes",
     "keyring.opens",
 }  # fmt: skip
 OPERATING = READING | {
@@ -146,6 +147,7 @@ ANSWERS = {
     "keyring.reseal_progress", "keyring.status_entry", "fleet.revision", "fleet.deprecation",
     "fleet.orphan", "fleet.move_entry", "fleet.feed_entry", "fleet.pruning",
     "registry.installation", "fleet.workspace_entry", "access.token", "access.caller",
+    "fleet.overview_entry",
 }  # fmt: skip
 
 

@@ -437,6 +437,8 @@ def test_a_call_is_one_statement(database: Database, tmp_path: Path) -> None:
         lambda: pyapi.rename_workspace(conn, ws, "other"),
         lambda: delete_workspace(conn, ws),
         lambda: pyapi.list_workspaces(conn),
+        lambda: pyapi.overview(conn),
+        lambda: pyapi.recent_changes(conn),
         lambda: pyapi.status(conn),
         lambda: pyapi.create_token(conn, "t", "admin", b"x" * 32),
         lambda: pyapi.authenticate(conn, b"x" * 32),

@@ -45,6 +45,8 @@ list_models = coroutine(registry.list_models_call)
 status = coroutine(registry.status_call)
 
 list_workspaces = coroutine(fleet.list_workspaces_call)
+overview = coroutine(fleet.overview_call)
+recent_changes = coroutine(fleet.recent_changes_call)
 load_registry = coroutine(fleet.load_registry_call)
 restore_registry = coroutine(fleet.restore_registry_call)
 revisions = coroutine(fleet.revisions_call)
@@ -205,8 +207,10 @@ __all__ = [
     "move",
     "move_all",
     "orphans",
+    "overview",
     "preview_runtime_change",
     "prune_changes",
+    "recent_changes",
     "rename_workspace",
     "reset_all_orphans",
     "reset_orphans",

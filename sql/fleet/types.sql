@@ -139,3 +139,12 @@ comment on type fleet.move_entry is
 outcome: changed; unchanged (there was nothing to do); recorded (this request_id had done it before, and this is the answer of then); refused (code says
 why; nothing was changed); skipped (somebody holds it); gone (it is deleted, or on another runtime).
 version, runtime, model: those after it. model_source: why it is this model, as in workspace.change.';
+
+create type fleet.overview_entry as (
+  runtime text,
+  model_source text,
+  workspaces bigint
+);
+comment on type fleet.overview_entry is
+  'How many workspaces have a runtime, and a model that came from there: requested, restored, equivalent, default or none (they have no model);
+kept: longer ago than the history goes back.';
