@@ -19,7 +19,7 @@ SECONDS ?= 1
 OUT ?= bench/latest
 BENCH := PYTHONPATH=tests $(BIN)/python -m benchmarks
 
-.PHONY: demo serve test test-sealed soak test-container matrix lint bench bench-large bench-compare golden wheel clean
+.PHONY: demo serve test test-sealed soak test-container test-browser matrix lint bench bench-large bench-compare golden wheel clean
 
 demo: .venv/demo
 	@$(BIN)/runtime-registry demo
@@ -36,7 +36,11 @@ test-sealed: .venv/dev
 
 # Also what the image of .ci/container brings: plpgsql_check, and PgBouncer in front of the server.
 test-container: .venv/dev
-	RUNTIME_REGISTRY_TEST_SERVER=container $(BIN)/pytest --override-ini norecursedirs=
+	RUNTIME_REGISTRY_TEST_SERVER=container $(BIN)/pytest --override-ini 'norecursedirs=.* browser'
+
+# The page in the machine's own Chromium, which RUNTIME_REGISTRY_CHROMIUM names if it is not in PATH.
+test-browser: .venv/browser
+	$(BIN)/pytest --override-ini norecursedirs= tests/browser
 
 # MATRIX=--if-available: a version that this machine cannot have is no failure.
 matrix: .venv/dev
@@ -51,7 +55,7 @@ soak: .venv/dev
 	$(BIN)/pytest tests/test_server_kills.py tests/test_connection_cuts.py tests/test_disk_full.py \
 	    tests/test_interruptions.py tests/test_failover.py
 
-lint: .venv/dev .venv/bench
+lint: .venv/dev .venv/bench .venv/browser
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -99,6 +103,11 @@ clean:
 .venv/bench: .venv/dev
 	@echo "Installing what the benchmarks need into .venv"
 	@$(PIP) --group bench
+	@touch $@
+
+.venv/browser: .venv/dev
+	@echo "Installing what drives a browser into .venv"
+	@$(PIP) --group browser
 	@touch $@
 
 # pip itself first: the one that comes with Python may be too old for dependency groups.

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 
-from . import documentation, problems, swagger
+from . import documentation, page, problems, swagger
 from .auth import authorize, caller_of
 from .exchange import endpoint, observed
 from .health import readiness
@@ -55,7 +55,7 @@ def router(service: Service) -> APIRouter:
 
 
 def app_factory(settings: Settings | None = None) -> FastAPI:
-    """Make the app: the router, health, metrics and documentation. It serves no request yet."""
+    """Make the app: the router, health, metrics, page and documentation. It serves no request yet."""
     settings = settings or Settings.from_environment()
     service = Service(settings)
     app = FastAPI(
@@ -72,6 +72,7 @@ def app_factory(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     app.include_router(router(service))
     _add_health(app, service)
+    page.add(app, service)
     if settings.docs:
         swagger.add(app, service)
 

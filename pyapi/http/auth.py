@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from starlette.requests import Request
@@ -13,21 +15,29 @@ from .problems import Refused
 from .service import Service
 
 REALM = 'Bearer realm="runtime-registry"'
+_BASIC = 'Basic realm="runtime-registry", charset="UTF-8"'
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,512}=*")
 _RANK: dict[Role, int] = {"workspace": 0, "operator": 1, "admin": 2}
 
 
 async def caller_of(service: Service, request: Request) -> Caller:
     """Return whose token the request carries. Raises Refused with 401, which never says why."""
-    given = request.headers.getlist("authorization")
-    if not given:
-        raise _unauthorized(REALM)
-    scheme, _, token = given[0].partition(" ")
-    if len(given) == 1 and scheme.lower() == "bearer" and _TOKEN.fullmatch(token.strip()):
-        caller = await service.run(authenticate_call(token_hash(token.strip())))
-        if caller is not None:
-            return caller
-    raise _unauthorized(f'{REALM}, error="invalid_token"')
+    caller = await _bearer_of(service, request, {"bearer": str.strip})
+    if caller is not None:
+        return caller
+    invalid = ', error="invalid_token"' if "authorization" in request.headers else ""
+    raise _unauthorized("Authorization: Bearer ...", REALM + invalid)
+
+
+async def viewer_of(service: Service, request: Request) -> Caller:
+    """Return who looks at the page: a token is also a password there, whatever the user's name.
+
+    Only there: what browsers send by themselves, for another site too, must not change anything.
+    """
+    caller = await _bearer_of(service, request, {"basic": _password, "bearer": str.strip})
+    if caller is not None:
+        return caller
+    raise _unauthorized("as the password, with any user name.", _BASIC)
 
 
 def authorize(caller: Caller, needs: Role, ws: UUID | None) -> None:
@@ -61,10 +71,31 @@ def not_found(ws: UUID) -> WorkspaceNotFound:
     )
 
 
-def _unauthorized(challenge: str) -> Refused:
+async def _bearer_of(
+    service: Service, request: Request, schemes: Mapping[str, Callable[[str], str]]
+) -> Caller | None:
+    given = request.headers.getlist("authorization")
+    if len(given) != 1:
+        return None
+    scheme, _, credentials = given[0].partition(" ")
+    read = schemes.get(scheme.lower())
+    token = read(credentials) if read else ""
+    if not _TOKEN.fullmatch(token):
+        return None
+    return await service.run(authenticate_call(token_hash(token)))
+
+
+def _password(credentials: str) -> str:
+    try:
+        return b64decode(credentials, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
+
+
+def _unauthorized(how: str, challenge: str) -> Refused:
     return Refused(
         401,
         "UNAUTHORIZED",
-        "This takes a valid token: Authorization: Bearer ...",
+        f"This takes a valid token: {how}",
         headers={"WWW-Authenticate": challenge},
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from ..access import Caller
 from ..errors import InvalidArgument
+from ..responses import Response as Answer
 from ..workspace import Change, Workspace
 from . import problems
 from .auth import authorize, caller_of
@@ -64,7 +65,7 @@ async def _well_formed(
 ) -> Asked:
     ws = _NOWHERE
     if (text := request.path_params.get("workspace_id")) is not None:
-        ws = _uuid("workspace_id", text)
+        ws = uuid_of("workspace_id", text)
         request.state.workspace_id = str(ws)
     authorize(caller, operation.role, ws if text is not None else None)
     query = _query(operation, request)
@@ -79,7 +80,8 @@ async def _well_formed(
     return Asked(request.path_params, ws, query, body, guards)
 
 
-def _uuid(name: str, text: str) -> UUID:
+def uuid_of(name: str, text: str) -> UUID:
+    """Read an id that was sent as the argument `name`."""
     if not UUID_TEXT.fullmatch(text):
         raise InvalidArgument.make(name, "is not a UUID")
     return UUID(text)
@@ -93,7 +95,7 @@ def _query(operation: Operation, request: Request) -> dict[str, str]:
             raise InvalidArgument.make(name, "is there twice")
     query = dict(request.query_params)
     if "after" in query:
-        _uuid("after", query["after"])
+        uuid_of("after", query["after"])
     return query
 
 
@@ -124,7 +126,12 @@ def _key(request: Request) -> str | None:
     return given[0]
 
 
-def observed(service: Service, name: str, handle: Endpoint) -> Endpoint:
+def observed(
+    service: Service,
+    name: str,
+    handle: Endpoint,
+    show: Callable[[Answer, Mapping[str, str]], Response] = problems.sent,
+) -> Endpoint:
     """Wrap a handler: whatever it raises becomes a problem, and all is counted and logged."""
 
     async def observe(request: Request) -> Response:
@@ -137,7 +144,7 @@ def observed(service: Service, name: str, handle: Endpoint) -> Endpoint:
             response = await handle(request)
         except Exception as error:
             problem, headers = problems.of(error)
-            response, code = problems.sent(problem, headers), problem.body["code"]
+            response, code = show(problem, headers), problem.body["code"]
             if problem.status >= 500:
                 level, exception = logging.ERROR, trace(error)
         protect(response)
