@@ -55,7 +55,10 @@ def router(service: Service) -> APIRouter:
 
 
 def app_factory(settings: Settings | None = None) -> FastAPI:
-    """Make the app: the router, health, metrics, page and documentation. It serves no request yet."""
+    """Make the app: the router, the page, health, metrics and documentation.
+
+    It serves no request yet.
+    """
     settings = settings or Settings.from_environment()
     service = Service(settings)
     app = FastAPI(
