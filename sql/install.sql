@@ -100,6 +100,7 @@
 \ir workspace/delete_workspace.sql
 \ir workspace/get_workspace.sql
 \ir workspace/preview_runtime_change.sql
+\ir workspace/entry_of.sql
 \ir workspace/history.sql
 \ir workspace/secret_name.sql
 \ir workspace/write_secret_change.sql

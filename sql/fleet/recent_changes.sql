@@ -7,20 +7,21 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   with_key constant keyring.data_key := keyring.active_key();
+  recorded workspace.changes;
 begin
   if recent_changes.max_entries is null or recent_changes.max_entries not between 1 and 1000 then
     perform registry.invalid_argument('max_entries', 'is not between 1 and 1000');
   end if;
 
-  return query
-    select
-      c.workspace_id, c.version, c.action, c.changed, c.previous_runtime::text, c.runtime::text,
-      keyring.unseal(with_key, c.workspace_id, 'MODEL', c.previous_sealed, c.previous_key_id),
-      keyring.unseal(with_key, c.workspace_id, 'MODEL', c.sealed, c.key_id),
-      c.model_source, c.provider, c.billed_to, c.actor, c.request_id::text, c.changed_at, c.secret::text, c.name
+  -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql).
+  for recorded in
+    select c.*
     from workspace.changes as c
     order by c.position desc, c.workspace_id desc, c.version desc
-    limit recent_changes.max_entries;
+    limit recent_changes.max_entries
+  loop
+    return next workspace.entry_of(with_key, recorded);
+  end loop;
 end
 $$;
 comment on function fleet.recent_changes(integer) is

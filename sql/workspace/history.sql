@@ -8,7 +8,6 @@ as $$
 declare
   with_key keyring.data_key;
   recorded workspace.changes;
-  entry workspace.history_entry;
 begin
   if history.ws is null then
     perform registry.invalid_argument('ws', 'is null');
@@ -18,25 +17,7 @@ begin
   for recorded in
     select c.* from workspace.changes as c where c.workspace_id = history.ws order by c.version
   loop
-    entry.workspace_id := recorded.workspace_id;
-    entry.version := recorded.version;
-    entry.action := recorded.action;
-    entry.changed := recorded.changed;
-    entry.previous_runtime := recorded.previous_runtime;
-    entry.runtime := recorded.runtime;
-    entry.previous_model := keyring.unseal(
-      with_key, recorded.workspace_id, 'MODEL', recorded.previous_sealed, recorded.previous_key_id
-    );
-    entry.model := keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id);
-    entry.model_source := recorded.model_source;
-    entry.provider := recorded.provider;
-    entry.billed_to := recorded.billed_to;
-    entry.actor := recorded.actor;
-    entry.request_id := recorded.request_id;
-    entry.changed_at := recorded.changed_at;
-    entry.secret := recorded.secret;
-    entry.name := recorded.name;
-    return next entry;
+    return next workspace.entry_of(with_key, recorded);
   end loop;
   if not found then
     perform workspace.workspace_not_found(history.ws);
