@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from psycopg import IsolationLevel
 
+import keyrings
 from databases import Database, create
 from pyapi import (
     FeedEntry,
@@ -78,6 +79,25 @@ def test_an_entry_says_what_the_history_says(database: Database) -> None:
     assert paged(conn) == entries
     for number, entry in enumerate(entries, start=1):
         assert changes_after(conn, entry.cursor) == entries[number:]
+
+
+def test_no_key_is_in_a_query_that_auto_explain_could_show(database: Database) -> None:
+    said: list[str] = []
+    conn = database.connect(options=keyrings.options(), autocommit=True)
+    keyrings.empty(conn)
+    keyrings.init(conn)
+    key = keyrings.data_key(conn)
+    ws = made(conn)
+    conn.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
+    conn.execute(
+        "load 'auto_explain';"
+        " set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;"
+        " set auto_explain.log_verbose = on; set client_min_messages = log"
+    )
+    assert [(entry.workspace_id, entry.model) for entry in changes_after(conn)] == [(ws, KIMI)]
+    shown = "\n".join(said)
+    assert "workspace.changes" in shown
+    assert key not in shown
 
 
 def test_a_page_reads_no_more_than_it_gives(database: Database) -> None:
