@@ -115,7 +115,7 @@ def load_registry_call(
     loads nothing.
 
     Raises: InvalidArgument, IsolationUnsupported (the transaction is not READ COMMITTED),
-    RegistryInvalid, RegistryOrphans, RuntimeInUse.
+    RegistryInvalid, RegistryOrphans, RuntimeInUse, EncryptionKeyMissing.
     """
     try:
         text = json.dumps(manifest, allow_nan=False)

@@ -17,4 +17,5 @@ begin
 end
 $$;
 comment on function fleet.deprecations() is
-  'Every workspace whose model the registry deprecates, those first whose model ends first. A model that cannot be read is not among them.';
+  'Every workspace whose model the registry deprecates, those first whose model ends first. A model that cannot be read is not among them.
+Errors: ENCRYPTION_KEY_MISSING.';
