@@ -146,5 +146,5 @@ create type fleet.overview_entry as (
   workspaces bigint
 );
 comment on type fleet.overview_entry is
-  'How many workspaces have a runtime, and a model that came from there: requested, restored, equivalent, default or none (they have no model);
-kept: longer ago than the history goes back.';
+  'How many workspaces have a runtime, and a model that came from there: requested, restored, equivalent, default or none (they have no model),
+or kept: longer ago than the history goes back.';

@@ -46,7 +46,7 @@ end
 $$;
 comment on function workspace.set_secret(uuid, text, text, bigint) is
   'Gives a workspace a secret, such as a provider''s credential, or replaces it.
-ws: the workspace. name: the secret''s name, such as MOONSHOT_API_KEY. value: kept as it is, 1 to 1048576 bytes. expected_version: refuse unless
+ws: the workspace. name: the secret''s name, such as MOONSHOT_API_KEY (ASCII letters, digits and _ - . /). value: kept as it is, 1 to 1048576 bytes. expected_version: refuse unless
 the workspace is at this version.
 The same value again changes nothing. The name MODEL is refused: the registry judges models, see workspace.set_model.
 The names of its secrets tell which provider serves a workspace''s model, where several do (auth_env in the manifest).

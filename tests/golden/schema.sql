@@ -203,6 +203,75 @@ this pair yet. The rest is as in workspace.history.';
 
 
 --
+-- Name: move_entry; Type: TYPE; Schema: fleet; Owner: -
+--
+
+CREATE TYPE fleet.move_entry AS (
+	workspace_id uuid,
+	outcome text,
+	code text,
+	version bigint,
+	previous_runtime text,
+	runtime text,
+	previous_model text,
+	model text,
+	model_source text
+);
+
+
+--
+-- Name: TYPE move_entry; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TYPE fleet.move_entry IS 'What fleet.move or fleet.reset_orphans did to one workspace, or would do.
+outcome: changed; unchanged (there was nothing to do); recorded (this request_id had done it before, and this is the answer of then); refused (code says
+why; nothing was changed); skipped (somebody holds it); gone (it is deleted, or on another runtime).
+version, runtime, model: those after it. model_source: why it is this model, as in workspace.change.';
+
+
+--
+-- Name: orphan; Type: TYPE; Schema: fleet; Owner: -
+--
+
+CREATE TYPE fleet.orphan AS (
+	workspace_id uuid,
+	runtime text,
+	model text,
+	problem text,
+	reset_model text,
+	reset_source text
+);
+
+
+--
+-- Name: TYPE orphan; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TYPE fleet.orphan IS 'A workspace whose model is not routable on its runtime, or cannot be read.
+problem: not registered, or unreadable (then model is null). reset_model, reset_source: what fleet.reset_orphans would give it: an
+equivalent or the default; both null where it would refuse.';
+
+
+--
+-- Name: overview_entry; Type: TYPE; Schema: fleet; Owner: -
+--
+
+CREATE TYPE fleet.overview_entry AS (
+	runtime text,
+	model_source text,
+	workspaces bigint
+);
+
+
+--
+-- Name: TYPE overview_entry; Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON TYPE fleet.overview_entry IS 'How many workspaces have a runtime, and a model that came from there: requested, restored, equivalent, default or none (they have no model),
+or kept: longer ago than the history goes back.';
+
+
+--
 -- Name: pair; Type: TYPE; Schema: fleet; Owner: -
 --
 
@@ -866,6 +935,295 @@ Errors: INVALID_ARGUMENT, TOKEN_NOT_FOUND.';
 
 
 --
+-- Name: begin_batch(integer, boolean); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.begin_batch(batch integer, dry_run boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform fleet.check_batch(begin_batch.batch);
+  if begin_batch.dry_run is null then
+    perform registry.invalid_argument('dry_run', 'is null');
+  end if;
+
+  -- The workspaces are chosen, locked and read by statements of their own: each has to see what was committed before it.
+  perform registry.require_read_committed();
+  if not begin_batch.dry_run then
+    perform registry.hold();
+    perform keyring.hold();
+  end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION begin_batch(batch integer, dry_run boolean); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.begin_batch(batch integer, dry_run boolean) IS 'Internal: checks the arguments and, unless nothing is to be written, holds the registry and the keyring.';
+
+
+--
+-- Name: change_batch(uuid[], text, text, boolean, text, boolean); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.change_batch(ids uuid[], from_runtime text, runtime text, restore boolean, request_id text, dry_run boolean) RETURNS SETOF fleet.move_entry
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  with_key constant keyring.data_key := keyring.active_key();
+  own_actor constant text := workspace.actor();
+  stored record;
+  model text;
+  current workspace.snapshot;
+  target text collate "C";
+  decided workspace.decision;
+  answer workspace.change;
+  entry fleet.move_entry;
+
+  -- A fleet has many workspaces and few distinct pairs: each pair is decided once, and found again under its name. Where
+  -- there are many, it is cheaper to forget them now and then.
+  pair text;
+  place integer;
+  places jsonb := '{}';
+  verdicts workspace.changes[] := '{}';
+  models text[] := '{}';
+  refusals text[] := '{}';
+  detail text;
+
+  -- What is to be written, a workspace an element; verdict: its place above.
+  resealed keyring.sealed_value;
+  changed_ids uuid[] := '{}';
+  versions bigint[] := '{}';
+  chosen integer[] := '{}';
+  previous_sealed bytea[] := '{}';
+  previous_key_ids integer[] := '{}';
+  sealed bytea[] := '{}';
+  key_ids integer[] := '{}';
+  has_new_model boolean[] := '{}';
+  moment timestamptz;
+  own_txid xid8;
+  own_position bigint;
+begin
+  -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql).
+  for stored in
+    select
+      w.id, w.runtime, w.version, s.sealed, s.key_id,
+      array(
+        select c.key::text from workspace.secrets as c where c.workspace_id = w.id and c.key <> 'MODEL' order by c.key
+      ) as credentials,
+      change_batch.request_id is not null and exists (
+        select from workspace.changes as c where c.workspace_id = w.id and c.request_id = change_batch.request_id
+      ) as is_recorded
+    from unnest(change_batch.ids) as asked (id)
+    join workspace.workspaces as w on w.id = asked.id
+    left join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
+    where change_batch.from_runtime is null or w.runtime = change_batch.from_runtime
+    order by w.id
+  loop
+    target := coalesce(change_batch.runtime, stored.runtime);
+    model := null;
+    if stored.sealed is not null then
+      model := keyring.unseal(with_key, stored.id, 'MODEL', stored.sealed, stored.key_id);
+    end if;
+    -- As if it were left as it is.
+    entry := (stored.id, 'refused', null, stored.version, stored.runtime, stored.runtime, model, model, null);
+
+    -- This very request was made before: it is not made again, whatever happened since.
+    if stored.is_recorded then
+      begin
+        answer := workspace.recorded_answer(
+          with_key, stored.id, change_batch.request_id, 'change_runtime', target, null, change_batch.restore
+        );
+        entry := (
+          stored.id, 'recorded', null, answer.version, answer.previous_runtime, answer.runtime,
+          answer.previous_model, answer.model, answer.model_source
+        );
+      exception
+        when sqlstate 'PT422' or sqlstate 'PT500' then
+          get stacked diagnostics detail = pg_exception_detail;
+          entry.code := detail::jsonb ->> 'code';
+      end;
+      return next entry;
+      continue;
+    end if;
+
+    -- No two pairs have the same name: what a model may contain stands at its end.
+    pair := stored.runtime || E'\n' || stored.credentials::text || E'\n' || case
+      when model is not null then 'model ' || model
+      when stored.sealed is not null then 'unreadable'
+      else 'none'
+    end;
+    place := (places -> pair)::integer;
+    -- What a workspace had before is its own.
+    if place is null or change_batch.restore then
+      place := cardinality(verdicts) + 1;
+      current := (
+        stored.id, stored.runtime, stored.version, stored.sealed, stored.key_id, model,
+        stored.sealed is not null and model is null, stored.credentials
+      );
+      begin
+        decided := workspace.choose_model(with_key, current, target, null, change_batch.restore);
+        verdicts := verdicts || workspace.describe_change(current, decided, 'change_runtime');
+        models := models || decided.model;
+        refusals := refusals || null::text;
+      exception
+        when sqlstate 'PT422' or sqlstate 'PT500' then
+          get stacked diagnostics detail = pg_exception_detail;
+          verdicts := verdicts || null::workspace.changes;
+          models := models || null::text;
+          refusals := refusals || (detail::jsonb ->> 'code');
+      end;
+      if place % 1000 = 0 then
+        places := '{}';
+      end if;
+      places := places || jsonb_build_object(pair, place);
+    end if;
+
+    if refusals[place] is not null then
+      entry.code := refusals[place];
+      return next entry;
+      continue;
+    end if;
+    entry.runtime := target;
+    entry.model := models[place];
+    entry.model_source := verdicts[place].model_source;
+    entry.outcome := case when verdicts[place].changed then 'changed' else 'unchanged' end;
+    -- As a single call, a move is recorded even where there is nothing to do: its replay would otherwise do it later. A
+    -- reset is nobody's request to a workspace that is no orphan.
+    if verdicts[place].changed or (change_batch.request_id is not null and change_batch.runtime is not null) then
+      entry.version := stored.version + 1;
+      if not change_batch.dry_run then
+        changed_ids := changed_ids || stored.id;
+        versions := versions || entry.version;
+        chosen := chosen || place;
+        previous_sealed := previous_sealed || stored.sealed;
+        previous_key_ids := previous_key_ids || stored.key_id;
+        -- A model that stays keeps its bytes.
+        resealed := (stored.sealed, stored.key_id);
+        if entry.model is distinct from model then
+          resealed := keyring.seal(with_key, stored.id, 'MODEL', entry.model);
+        end if;
+        sealed := sealed || resealed.sealed;
+        key_ids := key_ids || resealed.key_id;
+        has_new_model := has_new_model || (entry.model is distinct from model);
+      end if;
+    end if;
+    return next entry;
+  end loop;
+
+  if changed_ids = '{}' then
+    return;
+  end if;
+  moment := clock_timestamp();
+  own_txid := pg_current_xact_id();
+  own_position := workspace.next_position(null, null);
+
+  insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
+  select n.workspace_id, 'MODEL', n.sealed, n.key_id, moment
+  from unnest(changed_ids, sealed, key_ids, has_new_model) as n (workspace_id, sealed, key_id, is_new)
+  where n.is_new
+  on conflict (workspace_id, key) do update set
+    sealed = excluded.sealed,
+    key_id = excluded.key_id,
+    updated_at = excluded.updated_at;
+
+  update workspace.workspaces as w
+  set runtime = coalesce(change_batch.runtime, w.runtime), version = n.version, updated_at = moment
+  from unnest(changed_ids, versions) as n (workspace_id, version)
+  where w.id = n.workspace_id;
+
+  insert into workspace.changes (
+    workspace_id, version, action, changed, previous_runtime, runtime,
+    previous_sealed, previous_key_id, sealed, key_id,
+    model_source, provider, billed_to, billing_changed,
+    restore, actor, request_id, changed_at, txid, secret,
+    model_deprecated, model_sunset_at, position
+  )
+  select
+    n.workspace_id, n.version, v.action, v.changed, v.previous_runtime, v.runtime,
+    n.previous_sealed, n.previous_key_id, n.sealed, n.key_id,
+    v.model_source, v.provider, v.billed_to, v.billing_changed,
+    change_batch.restore, own_actor, change_batch.request_id, moment, own_txid, null,
+    v.model_deprecated, v.model_sunset_at, greatest(own_position, before.position)
+  from unnest(changed_ids, versions, chosen, previous_sealed, previous_key_ids, sealed, key_ids)
+    as n (workspace_id, version, place, previous_sealed, previous_key_id, sealed, key_id)
+  join unnest(verdicts) with ordinality as v on v.ordinality = n.place
+  left join workspace.changes as before
+    on before.workspace_id = n.workspace_id and before.version = n.version - 1;
+
+  -- As workspace.record_change.
+  if current_setting('runtime_registry.notify', true) = 'on' then
+    perform pg_notify('runtime_registry_changes', '');
+  end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION change_batch(ids uuid[], from_runtime text, runtime text, restore boolean, request_id text, dry_run boolean); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.change_batch(ids uuid[], from_runtime text, runtime text, restore boolean, request_id text, dry_run boolean) IS 'Internal: changes the runtime of many workspaces as workspace.change_runtime would, one by one.
+from_runtime: of those that are on it; null: of all. runtime: null: resets those that are orphaned where they are. Returns a row for each, in
+the order of their ids; one that is refused stops none of the others.';
+
+
+--
+-- Name: change_those_free(uuid[], text, text, boolean, text, boolean); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.change_those_free(ids uuid[], from_runtime text, to_runtime text, restore boolean, request_id text, dry_run boolean) RETURNS SETOF fleet.move_entry
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  free uuid[] := change_those_free.ids;
+begin
+  if not change_those_free.dry_run then
+    free := array(
+      select w.id
+      from workspace.workspaces as w
+      where w.id = any (change_those_free.ids)
+      order by w.id
+      for no key update skip locked
+    );
+  end if;
+
+  return query
+    with done as materialized (
+      select m.*
+      from fleet.change_batch(
+        free, change_those_free.from_runtime, change_those_free.to_runtime, change_those_free.restore,
+        change_those_free.request_id, change_those_free.dry_run
+      ) as m
+    )
+    select d.* from done as d
+    union all
+    select
+      other.id, case when w.id is null then 'gone' else 'skipped' end, null, w.version, w.runtime::text, w.runtime::text,
+      null, null, null
+    from unnest(change_those_free.ids) as other (id)
+    left join workspace.workspaces as w
+      on w.id = other.id
+      and (change_those_free.from_runtime is null or w.runtime = change_those_free.from_runtime)
+    where not exists (select from done as d where d.workspace_id = other.id)
+    order by 1;
+end
+$$;
+
+
+--
+-- Name: FUNCTION change_those_free(ids uuid[], from_runtime text, to_runtime text, restore boolean, request_id text, dry_run boolean); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.change_those_free(ids uuid[], from_runtime text, to_runtime text, restore boolean, request_id text, dry_run boolean) IS 'Internal: changes those of the workspaces that nobody holds and that are still on from_runtime; a row for each workspace.';
+
+
+--
 -- Name: changes_after(text, integer); Type: FUNCTION; Schema: fleet; Owner: -
 --
 
@@ -1023,7 +1381,8 @@ $$;
 -- Name: FUNCTION deprecations(); Type: COMMENT; Schema: fleet; Owner: -
 --
 
-COMMENT ON FUNCTION fleet.deprecations() IS 'Every workspace whose model the registry deprecates, those first whose model ends first. A model that cannot be read is not among them.';
+COMMENT ON FUNCTION fleet.deprecations() IS 'Every workspace whose model the registry deprecates, those first whose model ends first. A model that cannot be read is not among them.
+Errors: ENCRYPTION_KEY_MISSING.';
 
 
 --
@@ -1097,6 +1456,75 @@ COMMENT ON FUNCTION fleet.feed_end() IS 'Internal: where the feed ends for now: 
 
 
 --
+-- Name: find_orphans(text, uuid, integer); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.find_orphans(of_runtime text, after uuid, batch integer) RETURNS SETOF fleet.orphan
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  with_key constant keyring.data_key := keyring.active_key();
+  stored record;
+  model text;
+  pair text;
+  place integer;
+  found_so_far integer := 0;
+  orphan fleet.orphan;
+
+  -- As in fleet.change_batch.
+  places jsonb := '{}';
+  routable boolean[] := '{}';
+  resets workspace.decision[] := '{}';
+begin
+  -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql).
+  for stored in
+    select w.id, w.runtime, s.sealed, s.key_id
+    from workspace.workspaces as w
+    join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
+    where (find_orphans.of_runtime is null or w.runtime = find_orphans.of_runtime)
+      and w.id >= coalesce(find_orphans.after, '00000000-0000-0000-0000-000000000000')
+      and w.id is distinct from find_orphans.after
+    order by w.id
+  loop
+    model := keyring.unseal(with_key, stored.id, 'MODEL', stored.sealed, stored.key_id);
+    if model is not null then
+      pair := stored.runtime || E'\n' || model;
+      place := (places -> pair)::integer;
+      if place is null then
+        place := cardinality(routable) + 1;
+        if place % 1000 = 0 then
+          places := '{}';
+        end if;
+        places := places || jsonb_build_object(pair, place);
+        routable := routable || (registry.route(stored.runtime, model, '{}')).routable;
+        resets := resets || case when not routable[place] then fleet.reset_of(stored.runtime, model) end;
+      end if;
+      continue when routable[place];
+    end if;
+
+    orphan.workspace_id := stored.id;
+    orphan.runtime := stored.runtime;
+    orphan.model := model;
+    orphan.problem := case when model is null then 'unreadable' else 'not registered' end;
+    orphan.reset_model := case when model is not null then resets[place].model end;
+    orphan.reset_source := case when model is not null then resets[place].model_source end;
+    return next orphan;
+    found_so_far := found_so_far + 1;
+    exit when found_so_far = find_orphans.batch;
+  end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION find_orphans(of_runtime text, after uuid, batch integer); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.find_orphans(of_runtime text, after uuid, batch integer) IS 'Internal: the first workspaces, by id, whose model is not routable on their runtime or cannot be read; null arguments mean all.';
+
+
+--
 -- Name: list_workspaces(uuid, integer); Type: FUNCTION; Schema: fleet; Owner: -
 --
 
@@ -1153,11 +1581,160 @@ $$;
 COMMENT ON FUNCTION fleet.load_registry(manifest jsonb, on_orphan text, dry_run boolean) IS 'Replaces the registry by a manifest, as a new numbered revision, and says what that added, removed and changed.
 manifest: the whole registry, see sql/registry/manifest.schema.json. The current manifest again is no new revision.
 on_orphan: what becomes of workspaces whose model the manifest leaves unroutable. refuse: nothing is loaded. keep: they keep it, and get
-another with the next change_runtime, even to the runtime that they have. (reset is not in this release.)
+another with the next change_runtime, even to the runtime that they have. reset: they get it at
+once, in the same transaction, recorded as changes; if there is nothing for one of them, nothing is loaded.
 dry_run: answer, with the orphans, but change nothing (it takes the same lock).
 It waits for all transactions that have decided by the current registry, and new ones wait for it, until the transaction that calls it ends:
 give it a transaction of its own, and on a busy server a lock_timeout. At most 100 problems are listed.
-Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED.';
+Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED,
+ENCRYPTION_KEY_MISSING.';
+
+
+--
+-- Name: move(text, text, boolean, text, uuid, integer, uuid[], boolean); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.move(from_runtime text, to_runtime text, restore boolean DEFAULT false, request_id text DEFAULT NULL::text, after uuid DEFAULT NULL::uuid, batch integer DEFAULT 1000, among uuid[] DEFAULT NULL::uuid[], dry_run boolean DEFAULT false) RETURNS SETOF fleet.move_entry
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  source constant text collate "C" := registry.clean_text(move.from_runtime, 'from_runtime');
+  target constant text collate "C" := registry.clean_text(move.to_runtime, 'to_runtime');
+  request constant text collate "C" := workspace.optional_text(move.request_id, 'request_id');
+  ids uuid[];
+begin
+  if source = target then
+    perform registry.invalid_argument('to_runtime', 'is from_runtime: see fleet.reset_orphans');
+  elsif move.restore is null then
+    perform registry.invalid_argument('restore', 'is null');
+  end if;
+  perform fleet.begin_batch(move.batch, move.dry_run);
+  perform registry.require_runtime(source);
+  perform registry.require_runtime(target);
+
+  ids := fleet.page_of(move.among, move.after, move.batch);
+  if move.among is null then
+    ids := array(
+      select w.id
+      from workspace.workspaces as w
+      where w.runtime = source
+        and w.id >= coalesce(move.after, '00000000-0000-0000-0000-000000000000')
+        and w.id is distinct from move.after
+      order by w.id
+      limit move.batch
+    );
+  end if;
+  return query
+    select m.* from fleet.change_those_free(ids, source, target, move.restore, request, move.dry_run) as m;
+end
+$$;
+
+
+--
+-- Name: FUNCTION move(from_runtime text, to_runtime text, restore boolean, request_id text, after uuid, batch integer, among uuid[], dry_run boolean); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.move(from_runtime text, to_runtime text, restore boolean, request_id text, after uuid, batch integer, among uuid[], dry_run boolean) IS 'Switches the workspaces of one runtime to another, as workspace.change_runtime would switch each.
+It does a batch of them, in the order of their ids.
+from_runtime, to_runtime: the runtimes. restore: as in change_runtime. request_id: the name of this move, recorded with every change; repeated,
+it moves no workspace a second time. after: go on after this workspace; null: from the beginning. batch: how many workspaces at most.
+among: these workspaces alone, a row for each. dry_run: answer, but change and lock nothing.
+Returns a row a workspace, in order; fewer rows than batch: this was the last. One that is refused, or that somebody holds (skipped), stops none
+of the others. The next batch goes on after the last row; give every batch a transaction of its own, and come back to those skipped with among.
+Errors: INVALID_ARGUMENT, RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE, ENCRYPTION_KEY_MISSING, ISOLATION_UNSUPPORTED.';
+
+
+--
+-- Name: orphans(text); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.orphans(runtime text DEFAULT NULL::text) RETURNS SETOF fleet.orphan
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  asked constant text collate "C" := workspace.optional_text(orphans.runtime, 'runtime');
+begin
+  if asked is not null then
+    perform registry.require_runtime(asked);
+  end if;
+  return query select o.* from fleet.find_orphans(asked, null, null) as o;
+end
+$$;
+
+
+--
+-- Name: FUNCTION orphans(runtime text); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.orphans(runtime text) IS 'Every workspace whose model is not routable on its runtime now, or cannot be read, and what fleet.reset_orphans would give it.
+runtime: on this runtime alone; null: on all.
+Errors: INVALID_ARGUMENT, RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE, ENCRYPTION_KEY_MISSING.';
+
+
+--
+-- Name: overview(); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.overview() RETURNS SETOF fleet.overview_entry
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return query
+    select w.runtime::text, coalesce(origin.model_source, newest.model_source), count(*)
+    from workspace.workspaces as w
+    join workspace.changes as newest on newest.workspace_id = w.id and newest.version = w.version
+    -- A model that was kept came from an earlier change, if that was not pruned.
+    left join lateral (
+      select c.model_source
+      from workspace.changes as c
+      where newest.model_source = 'kept'
+        and c.workspace_id = w.id
+        and c.model_source <> 'kept'
+      order by c.version desc
+      limit 1
+    ) as origin on true
+    group by 1, 2
+    order by 1, 2;
+end
+$$;
+
+
+--
+-- Name: FUNCTION overview(); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.overview() IS 'How many workspaces there are on each runtime, by where their model came from.
+Every workspace is counted: seconds, where there are millions. Nothing is opened, and nobody has to wait for it.';
+
+
+--
+-- Name: page_of(uuid[], uuid, integer); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.page_of(among uuid[], after uuid, batch integer) RETURNS uuid[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return array(
+    select distinct a.id
+    from unnest(page_of.among) as a (id)
+    where a.id > page_of.after or (page_of.after is null and a.id is not null)
+    order by a.id
+    limit page_of.batch
+  );
+end
+$$;
+
+
+--
+-- Name: FUNCTION page_of(among uuid[], after uuid, batch integer); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.page_of(among uuid[], after uuid, batch integer) IS 'Internal: the first of these ids that come after this one, in order, each once.';
 
 
 --
@@ -1320,6 +1897,45 @@ Errors: INVALID_ARGUMENT.';
 
 
 --
+-- Name: recent_changes(integer); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.recent_changes(max_entries integer DEFAULT 20) RETURNS SETOF workspace.history_entry
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  with_key constant keyring.data_key := keyring.active_key();
+  recorded workspace.changes;
+begin
+  if recent_changes.max_entries is null or recent_changes.max_entries not between 1 and 1000 then
+    perform registry.invalid_argument('max_entries', 'is not between 1 and 1000');
+  end if;
+
+  -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql).
+  for recorded in
+    select c.*
+    from workspace.changes as c
+    order by c.position desc, c.workspace_id desc, c.version desc
+    limit recent_changes.max_entries
+  loop
+    return next workspace.entry_of(with_key, recorded);
+  end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION recent_changes(max_entries integer); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.recent_changes(max_entries integer) IS 'The newest changes of all workspaces, the latest first.
+For looking at: what commits late can appear behind what was seen before. To follow them there is fleet.changes_after.
+max_entries: how many, at most 1000. Models are opened as workspace.history does: one that cannot be read any more is null.
+Errors: ENCRYPTION_KEY_MISSING, INVALID_ARGUMENT.';
+
+
+--
 -- Name: replace_registry(jsonb, text, boolean, bigint); Type: FUNCTION; Schema: fleet; Owner: -
 --
 
@@ -1337,6 +1953,8 @@ declare
   orphaned_pairs fleet.pair[];
   in_use jsonb;
   first_orphans jsonb;
+  orphans_total bigint;
+  ids uuid[];
   loaded_at timestamptz;
   load fleet.registry_load;
 begin
@@ -1344,8 +1962,6 @@ begin
     or replace_registry.on_orphan collate "C" not in ('refuse', 'keep', 'reset')
   then
     perform registry.invalid_argument('on_orphan', 'must be refuse, keep or reset');
-  elsif replace_registry.on_orphan collate "C" = 'reset' then
-    perform registry.invalid_argument('on_orphan', 'can only be refuse or keep in this release');
   elsif replace_registry.dry_run is null then
     perform registry.invalid_argument('dry_run', 'is null');
   end if;
@@ -1431,23 +2047,40 @@ begin
       return load;
   end;
 
-  -- on_orphan reset goes here: each of load.orphans gets what is foretold for it (fleet.reset_of).
-  if load.orphans <> '[]' and replace_registry.on_orphan = 'refuse' then
-    -- Without their models: the server log keeps what an error says.
-    first_orphans := (
-      select jsonb_agg(o.item - array['model', 'reset_model', 'reset_source'] order by o.place)
-      from jsonb_array_elements(load.orphans) with ordinality as o (item, place)
-      where o.place <= 50
-    );
+  -- What nothing can be found for is refused with reset, too. Without the models: the server log keeps what an error says.
+  if replace_registry.on_orphan <> 'keep' then
+    select
+      jsonb_agg(o.orphan - array['model', 'reset_model', 'reset_source'] order by o.place) filter (where o.place <= 50),
+      count(*)
+    into first_orphans, orphans_total
+    from (
+      select item.orphan, row_number() over (order by item.place) as place
+      from jsonb_array_elements(load.orphans) with ordinality as item (orphan, place)
+      where replace_registry.on_orphan = 'refuse' or item.orphan ->> 'reset_model' is null
+    ) as o;
+  end if;
+  if orphans_total > 0 then
     raise exception using
       errcode = 'PT409',
-      message = format('The manifest orphans the model of %s workspace(s).', jsonb_array_length(load.orphans)),
+      message = format('The manifest orphans the model of %s workspace(s).', orphans_total),
       detail = jsonb_build_object(
         'code', 'REGISTRY_ORPHANS',
         'orphans', first_orphans,
-        'orphans_total', jsonb_array_length(load.orphans)
+        'orphans_total', orphans_total
       ),
       hint = 'Keep what they use in the manifest, or give them another model first. Nothing was changed.';
+  end if;
+
+  if load.orphans <> '[]' and replace_registry.on_orphan = 'reset' then
+    perform keyring.hold();
+    ids := array(
+      select w.id
+      from workspace.workspaces as w
+      join jsonb_array_elements(load.orphans) as o on (o ->> 'workspace_id')::uuid = w.id
+      order by w.id
+      for no key update of w
+    );
+    perform from fleet.change_batch(ids, null, null, false, null, false) as m;
   end if;
 
   -- Every load updates this row: that is what fails a caller whose snapshot is older (registry.hold).
@@ -1532,6 +2165,50 @@ $$;
 --
 
 COMMENT ON FUNCTION fleet.reset_of(runtime text, model text) IS 'Internal: what workspace.change_runtime would decide for a workspace with this model on this runtime; null where it would refuse.';
+
+
+--
+-- Name: reset_orphans(text, text, uuid, integer, uuid[], boolean); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.reset_orphans(runtime text DEFAULT NULL::text, request_id text DEFAULT NULL::text, after uuid DEFAULT NULL::uuid, batch integer DEFAULT 1000, among uuid[] DEFAULT NULL::uuid[], dry_run boolean DEFAULT false) RETURNS SETOF fleet.move_entry
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  source constant text collate "C" := workspace.optional_text(reset_orphans.runtime, 'runtime');
+  request constant text collate "C" := workspace.optional_text(reset_orphans.request_id, 'request_id');
+  ids uuid[];
+begin
+  perform fleet.begin_batch(reset_orphans.batch, reset_orphans.dry_run);
+  if source is not null then
+    perform registry.require_runtime(source);
+  end if;
+
+  ids := fleet.page_of(reset_orphans.among, reset_orphans.after, reset_orphans.batch);
+  if reset_orphans.among is null then
+    ids := array(
+      select o.workspace_id from fleet.find_orphans(source, reset_orphans.after, reset_orphans.batch) as o
+    );
+  end if;
+  return query
+    select m.* from fleet.change_those_free(ids, source, null, false, request, reset_orphans.dry_run) as m;
+end
+$$;
+
+
+--
+-- Name: FUNCTION reset_orphans(runtime text, request_id text, after uuid, batch integer, among uuid[], dry_run boolean); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.reset_orphans(runtime text, request_id text, after uuid, batch integer, among uuid[], dry_run boolean) IS 'Gives orphaned workspaces a model that is registered, as workspace.change_runtime to the runtime that they have would.
+That is an equivalent of theirs, or else the runtime''s default. It does a batch of them, in the order of their ids.
+runtime: on this runtime alone; null: on all. request_id: the name of this reset, recorded with every change; repeated, it resets no workspace
+a second time. after: go on after this workspace; null: from the beginning. batch: how many workspaces at most. among: these workspaces alone,
+a row for each, orphaned or not. dry_run: answer, but change and lock nothing.
+Returns a row a workspace, in order; fewer rows than batch: this was the last. Workspaces whose model cannot be read, or whose runtime has no
+default, are refused and stay as they are.
+Errors: INVALID_ARGUMENT, RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE, ENCRYPTION_KEY_MISSING, ISOLATION_UNSUPPORTED.';
 
 
 --
@@ -1652,48 +2329,6 @@ $$;
 --
 
 COMMENT ON FUNCTION fleet.stored_models(of_runtimes text[]) IS 'Internal: every workspace that has a model, on these runtimes (null: on all), and the model.';
-
-
---
--- Name: unroutable_workspaces(keyring.data_key); Type: FUNCTION; Schema: fleet; Owner: -
---
-
-CREATE FUNCTION fleet.unroutable_workspaces(with_key keyring.data_key) RETURNS SETOF uuid
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  stored record;
-  model text;
-  pair text;
-  routable jsonb := '{}'::jsonb;
-begin
-  -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql). A fleet has many workspaces and few
-  -- distinct pairs: each pair is routed once.
-  for stored in
-    select w.id, w.runtime, s.key, s.sealed, s.key_id
-    from workspace.workspaces as w
-    join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
-  loop
-    model := keyring.unseal(with_key, stored.id, stored.key, stored.sealed, stored.key_id);
-    pair := stored.runtime || E'\n' || model;
-    if not routable ? pair then
-      routable := routable
-        || jsonb_build_object(pair, (registry.route(stored.runtime, model, '{}')).routable);
-    end if;
-    if model is null or not (routable -> pair)::boolean then
-      return next stored.id;
-    end if;
-  end loop;
-end
-$$;
-
-
---
--- Name: FUNCTION unroutable_workspaces(with_key keyring.data_key); Type: COMMENT; Schema: fleet; Owner: -
---
-
-COMMENT ON FUNCTION fleet.unroutable_workspaces(with_key keyring.data_key) IS 'Internal: the workspaces whose model is not routable on their runtime, or cannot be read.';
 
 
 --
@@ -4506,6 +5141,8 @@ declare
   target constant text collate "C" := registry.clean_text(create_workspace.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(create_workspace.model, 'model');
   request constant text collate "C" := workspace.optional_text(create_workspace.request_id, 'request_id');
+  -- A request_id has no line break, so no other actor and request_id make the same text.
+  digest bytea := sha256(convert_to(workspace.actor() || E'\n' || request, 'UTF8'));
   moment timestamptz;
   with_key keyring.data_key;
   answer workspace.change;
@@ -4514,11 +5151,12 @@ declare
   described workspace.changes;
   stored keyring.sealed_value;
 begin
-  -- Who repeats a request finds the workspace of the first try, because the id is made of the request's name.
+  -- Who repeats a request finds the workspace of the first try, because the id is made of the request's name: a UUID of
+  -- version 8 (RFC 9562).
+  digest := set_byte(digest, 6, get_byte(digest, 6) & 15 | 128);
+  digest := set_byte(digest, 8, get_byte(digest, 8) & 63 | 128);
   absent.workspace_id := coalesce(
-    create_workspace.id,
-    encode(substr(sha256(convert_to(workspace.actor() || ' ' || request, 'UTF8')), 1, 16), 'hex')::uuid,
-    gen_random_uuid()
+    create_workspace.id, encode(substr(digest, 1, 16), 'hex')::uuid, gen_random_uuid()
   );
   absent.version := 0;
   absent.model_is_unreadable := false;
@@ -4703,6 +5341,47 @@ COMMENT ON FUNCTION workspace.describe_change(current workspace.snapshot, decide
 
 
 --
+-- Name: entry_of(keyring.data_key, workspace.changes); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.entry_of(with_key keyring.data_key, recorded workspace.changes) RETURNS workspace.history_entry
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  entry workspace.history_entry;
+begin
+  entry.workspace_id := recorded.workspace_id;
+  entry.version := recorded.version;
+  entry.action := recorded.action;
+  entry.changed := recorded.changed;
+  entry.previous_runtime := recorded.previous_runtime;
+  entry.runtime := recorded.runtime;
+  entry.previous_model := keyring.unseal(
+    with_key, recorded.workspace_id, 'MODEL', recorded.previous_sealed, recorded.previous_key_id
+  );
+  entry.model := keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id);
+  entry.model_source := recorded.model_source;
+  entry.provider := recorded.provider;
+  entry.billed_to := recorded.billed_to;
+  entry.actor := recorded.actor;
+  entry.request_id := recorded.request_id;
+  entry.changed_at := recorded.changed_at;
+  entry.secret := recorded.secret;
+  entry.name := recorded.name;
+  return entry;
+end
+$$;
+
+
+--
+-- Name: FUNCTION entry_of(with_key keyring.data_key, recorded workspace.changes); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.entry_of(with_key keyring.data_key, recorded workspace.changes) IS 'Internal: a row of changes as whoever looks at the history is told it.';
+
+
+--
 -- Name: get_secret(uuid, text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
@@ -4807,7 +5486,6 @@ CREATE FUNCTION workspace.history(ws uuid) RETURNS SETOF workspace.history_entry
 declare
   with_key keyring.data_key;
   recorded workspace.changes;
-  entry workspace.history_entry;
 begin
   if history.ws is null then
     perform registry.invalid_argument('ws', 'is null');
@@ -4817,25 +5495,7 @@ begin
   for recorded in
     select c.* from workspace.changes as c where c.workspace_id = history.ws order by c.version
   loop
-    entry.workspace_id := recorded.workspace_id;
-    entry.version := recorded.version;
-    entry.action := recorded.action;
-    entry.changed := recorded.changed;
-    entry.previous_runtime := recorded.previous_runtime;
-    entry.runtime := recorded.runtime;
-    entry.previous_model := keyring.unseal(
-      with_key, recorded.workspace_id, 'MODEL', recorded.previous_sealed, recorded.previous_key_id
-    );
-    entry.model := keyring.unseal(with_key, recorded.workspace_id, 'MODEL', recorded.sealed, recorded.key_id);
-    entry.model_source := recorded.model_source;
-    entry.provider := recorded.provider;
-    entry.billed_to := recorded.billed_to;
-    entry.actor := recorded.actor;
-    entry.request_id := recorded.request_id;
-    entry.changed_at := recorded.changed_at;
-    entry.secret := recorded.secret;
-    entry.name := recorded.name;
-    return next entry;
+    return next workspace.entry_of(with_key, recorded);
   end loop;
   if not found then
     perform workspace.workspace_not_found(history.ws);
@@ -5002,7 +5662,8 @@ $$;
 -- Name: FUNCTION next_position(ws uuid, version bigint); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.next_position(ws uuid, version bigint) IS 'Internal: the position of the change that makes a workspace this version; the workspace is locked, or new.';
+COMMENT ON FUNCTION workspace.next_position(ws uuid, version bigint) IS 'Internal: the position of the change that makes a workspace this version; the workspace is locked, or new.
+Both null: the lowest that a change of this transaction can have.';
 
 
 --
@@ -5392,6 +6053,11 @@ CREATE FUNCTION workspace.secret_name(name text) RETURNS text
 declare
   called constant text collate "C" := registry.clean_text(secret_name.name, 'name');
 begin
+  -- What becomes a variable of an agent's environment, or a file: nothing that could pass for another name.
+  if translate(called, 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./', '') <> '' then
+    perform registry.invalid_argument('name', 'may only have ASCII letters, digits and _ - . /');
+  end if;
+
   -- No side door past the registry: agents read MODEL from their environment, some of them whatever its case.
   if upper(called) = 'MODEL' then
     perform registry.invalid_argument('name', 'is MODEL: use set_model, clear_model or get_workspace');
@@ -5531,7 +6197,7 @@ $$;
 --
 
 COMMENT ON FUNCTION workspace.set_secret(ws uuid, name text, value text, expected_version bigint) IS 'Gives a workspace a secret, such as a provider''s credential, or replaces it.
-ws: the workspace. name: the secret''s name, such as MOONSHOT_API_KEY. value: kept as it is, 1 to 1048576 bytes. expected_version: refuse unless
+ws: the workspace. name: the secret''s name, such as MOONSHOT_API_KEY (ASCII letters, digits and _ - . /). value: kept as it is, 1 to 1048576 bytes. expected_version: refuse unless
 the workspace is at this version.
 The same value again changes nothing. The name MODEL is refused: the registry judges models, see workspace.set_model.
 The names of its secrets tell which provider serves a workspace''s model, where several do (auth_env in the manifest).
@@ -5715,6 +6381,8 @@ begin
   decided.model_source := case when after.sealed is null then 'none' else 'kept' end;
   decided.provider := routing.provider;
   decided.billed_to := routing.billed_to;
+  decided.model_deprecated := routing.deprecated;
+  decided.model_sunset_at := routing.sunset_at;
   described := workspace.describe_change(after, decided, write_secret_change.action);
   described.changed := write_secret_change.changed;
   described.billing_changed := described.changed and coalesce(previous.billed_to <> routing.billed_to, false);
@@ -6226,7 +6894,7 @@ COPY keyring.keys (id, wrapped, state, created_at, retired_at) FROM stdin;
 --
 
 COPY registry.alembic_version (version_num) FROM stdin;
-0004
+0005
 \.
 
 
@@ -6670,6 +7338,27 @@ GRANT ALL ON FUNCTION access.revoke_token(name text) TO runtime_registry_admin;
 
 
 --
+-- Name: FUNCTION begin_batch(batch integer, dry_run boolean); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.begin_batch(batch integer, dry_run boolean) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION change_batch(ids uuid[], from_runtime text, runtime text, restore boolean, request_id text, dry_run boolean); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.change_batch(ids uuid[], from_runtime text, runtime text, restore boolean, request_id text, dry_run boolean) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION change_those_free(ids uuid[], from_runtime text, to_runtime text, restore boolean, request_id text, dry_run boolean); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.change_those_free(ids uuid[], from_runtime text, to_runtime text, restore boolean, request_id text, dry_run boolean) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION changes_after(cursor text, batch integer); Type: ACL; Schema: fleet; Owner: -
 --
 
@@ -6715,6 +7404,13 @@ REVOKE ALL ON FUNCTION fleet.feed_end() FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION find_orphans(of_runtime text, after uuid, batch integer); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.find_orphans(of_runtime text, after uuid, batch integer) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION list_workspaces(after uuid, max_entries integer); Type: ACL; Schema: fleet; Owner: -
 --
 
@@ -6733,6 +7429,39 @@ GRANT ALL ON FUNCTION fleet.load_registry(manifest jsonb, on_orphan text, dry_ru
 
 
 --
+-- Name: FUNCTION move(from_runtime text, to_runtime text, restore boolean, request_id text, after uuid, batch integer, among uuid[], dry_run boolean); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.move(from_runtime text, to_runtime text, restore boolean, request_id text, after uuid, batch integer, among uuid[], dry_run boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.move(from_runtime text, to_runtime text, restore boolean, request_id text, after uuid, batch integer, among uuid[], dry_run boolean) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION orphans(runtime text); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.orphans(runtime text) FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.orphans(runtime text) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION overview(); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.overview() FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.overview() TO runtime_registry_reader;
+GRANT ALL ON FUNCTION fleet.overview() TO runtime_registry_operator;
+GRANT ALL ON FUNCTION fleet.overview() TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION page_of(among uuid[], after uuid, batch integer); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.page_of(among uuid[], after uuid, batch integer) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION parse_cursor(cursor text); Type: ACL; Schema: fleet; Owner: -
 --
 
@@ -6745,6 +7474,16 @@ REVOKE ALL ON FUNCTION fleet.parse_cursor(cursor text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION fleet.prune_changes(before timestamp with time zone, batch integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION fleet.prune_changes(before timestamp with time zone, batch integer, cursor text) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION recent_changes(max_entries integer); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.recent_changes(max_entries integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.recent_changes(max_entries integer) TO runtime_registry_reader;
+GRANT ALL ON FUNCTION fleet.recent_changes(max_entries integer) TO runtime_registry_operator;
+GRANT ALL ON FUNCTION fleet.recent_changes(max_entries integer) TO runtime_registry_admin;
 
 
 --
@@ -6766,6 +7505,14 @@ REVOKE ALL ON FUNCTION fleet.require_revision(revision bigint) FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION fleet.reset_of(runtime text, model text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION reset_orphans(runtime text, request_id text, after uuid, batch integer, among uuid[], dry_run boolean); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.reset_orphans(runtime text, request_id text, after uuid, batch integer, among uuid[], dry_run boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.reset_orphans(runtime text, request_id text, after uuid, batch integer, among uuid[], dry_run boolean) TO runtime_registry_admin;
 
 
 --
@@ -6797,13 +7544,6 @@ GRANT ALL ON FUNCTION fleet.revisions() TO runtime_registry_admin;
 --
 
 REVOKE ALL ON FUNCTION fleet.stored_models(of_runtimes text[]) FROM PUBLIC;
-
-
---
--- Name: FUNCTION unroutable_workspaces(with_key keyring.data_key); Type: ACL; Schema: fleet; Owner: -
---
-
-REVOKE ALL ON FUNCTION fleet.unroutable_workspaces(with_key keyring.data_key) FROM PUBLIC;
 
 
 --
@@ -7324,6 +8064,13 @@ GRANT ALL ON FUNCTION workspace.delete_workspace(ws uuid, expected_version bigin
 --
 
 REVOKE ALL ON FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION entry_of(with_key keyring.data_key, recorded workspace.changes); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.entry_of(with_key keyring.data_key, recorded workspace.changes) FROM PUBLIC;
 
 
 --
