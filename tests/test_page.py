@@ -33,7 +33,7 @@ from pyapi.access import new_token
 from pyapi.fleet import overview_call
 from pyapi.http import Settings
 from pyapi.http.operations import OPERATIONS
-from pyapi.http.page import MOST_MODELS, Held
+from pyapi.http.page import MOST_MODELS, MOST_ORPHANS, Held
 from services import Answer, Service, running, token_for
 from support import MANIFEST, Json, one, provider
 from support import runtime as runs
@@ -243,6 +243,29 @@ def test_models_are_listed_per_runtime(world: World) -> None:
         assert "has none" in section(page_of(world.look(models=none)), "models")
 
 
+def test_orphans_are_looked_for_when_somebody_asks(database: Database) -> None:
+    with running(database.dsn) as service:
+        world = world_on(database, service)
+        assert "Look for orphans" in section(page_of(world.look()), "orphans")
+        assert "None: every model was registered" in section(
+            page_of(world.look(orphans=1)), "orphans"
+        )
+    world.conn.execute("truncate workspace.workspaces cascade")
+    listed = {"schema_version": 1, "providers": [provider("p", billed_to="tenant")]}
+    load_registry(world.conn, {**listed, "runtimes": [runs("one", ("p", ["a", "b"]))]})
+    made = [world.made("one", "a") for _ in range(MOST_ORPHANS + 1)]
+    world.made("one", "b")
+    fewer = {**listed, "runtimes": [runs("one", ("p", ["b"]))]}
+    load_registry(world.conn, fewer, on_orphan="keep")
+    with running(database.dsn) as service:
+        world.service = service
+        page = page_of(world.look(orphans=1))
+    assert f"{len(made)} workspaces have a model" in section(page, "orphans")
+    rows = page.one("section", id="orphans").all("tr")[1:]
+    assert [row.one("th").text for row in rows] == sorted(map(str, made))[:MOST_ORPHANS]
+    assert rows[0].text.endswith("one a not registered b default")
+
+
 @pytest.mark.parametrize(
     ("runtime", "query", "words"),
     [
@@ -335,6 +358,7 @@ LOOKS: list[tuple[str | None, Json]] = [
     (None, {}),
     ("operator", {}),
     ("workspace", {}),
+    ("operator", {"orphans": 1}),
     ("operator", {"workspace_id": HOSTILE, "runtime": HOSTILE, "model": HOSTILE}),
     ("operator", {"workspace_id": "OWN", "runtime": "hermes", "model": HOSTILE}),
     ("operator", {"workspace_id": "OWN", "runtime": "google-adk", "models": HOSTILE}),
@@ -378,7 +402,7 @@ def test_a_stored_model_is_in_no_address(looked: Answer) -> None:
     page = parse(looked.text)
     for link in page.all("a"):
         assert re.fullmatch(
-            r"#[a-z]+|\./|\?workspace_id=[0-9a-f-]{36}#preview|\?models=[a-z-]+#models",
+            r"#[a-z]+|\./|\?workspace_id=[0-9a-f-]{36}#preview|\?(models=[a-z-]+#models|orphans=1#orphans)",
             link.attributes["href"],
         )
     for form in page.all("form"):

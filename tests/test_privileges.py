@@ -17,7 +17,7 @@ READING = {
     "registry.resolve", "registry.default_model", "registry.menu", "registry.list_runtimes",
     "registry.list_models", "workspace.get_workspace", "workspace.preview_runtime_change",
     "workspace.history", "workspace.list_secrets", "registry.status", "fleet.list_workspaces",
-    "fleet.overview", "fleet.recent_changes",
+    "fleet.overview", "fleet.recent_changes", "fleet.orphans",
     "keyring.opens",
 }  # fmt: skip
 OPERATING = READING | {
@@ -33,7 +33,7 @@ MAY_CALL: dict[str, set[str]] = {
     ADMIN: OPERATING | {
         "fleet.load_registry", "fleet.restore_registry", "fleet.revisions",
         "fleet.revision_manifest", "fleet.deprecations",
-        "fleet.orphans", "fleet.reset_orphans", "fleet.move",
+        "fleet.reset_orphans", "fleet.move",
         "fleet.changes_after", "fleet.current_cursor",
         "fleet.prune_changes",
         "keyring.init", "keyring.rotate", "keyring.rewrap", "keyring.reseal", "keyring.retire",

@@ -19,9 +19,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
 from ..access import Caller
-from ..calls import Call
+from ..calls import Call, Row, Statement, columns
 from ..errors import InvalidArgument, RegistryError, StatementTimeout
-from ..fleet import OverviewEntry, overview_call, recent_changes_call
+from ..fleet import Orphan, OverviewEntry, overview_call, recent_changes_call
 from ..registry import RuntimeEntry, list_models_call, list_runtimes_call, status_call
 from ..responses import Response as Answer
 from ..responses import respond
@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 MOST_MODELS = 500
 """How many models the page lists of one runtime."""
+MOST_ORPHANS = 100
 SOURCES = ("requested", "default", "equivalent", "restored", "kept", "none")
 
 _PATIENCE = 20
@@ -48,6 +49,21 @@ _FIELDS = {
     "MODEL_NOT_REGISTERED": "model",
 }
 """Which field of the form a refusal is about."""
+
+
+def _first_and_count(rows: list[Row]) -> tuple[list[Orphan], int]:
+    return [Orphan(*row[:-1]) for row in rows], rows[0][-1] if rows else 0
+
+
+# There can be as many as there are workspaces: the rest is counted where it is.
+_ORPHANS = Statement(
+    f"""
+    select {columns(Orphan)}, count(*) over ()
+    from fleet.orphans(runtime => null) limit %(limit)s::integer
+    """,
+    _first_and_count,
+    reads_only=True,
+)
 
 _templates = Environment(
     loader=PackageLoader(__package__),
@@ -66,10 +82,11 @@ def add(app: FastAPI, service: Service) -> None:
     """Add the page and its style sheet."""
     style = (files(__package__) / "templates" / "page.css").read_bytes()
     fleet = Held(service, overview_call())
+    orphans = Held(service, Call(_ORPHANS, {"limit": MOST_ORPHANS}))
 
     async def page(request: Request) -> Response:
         caller = request.state.caller = await viewer_of(service, request)
-        return await _page(service, caller, request.query_params, fleet)
+        return await _page(service, caller, request.query_params, fleet, orphans)
 
     async def stylesheet(_: Request) -> Response:
         return Response(style, headers={"Cache-Control": "no-cache"}, media_type="text/css")
@@ -115,6 +132,7 @@ async def _page(
     caller: Caller,
     query: Mapping[str, str],
     fleet: Held[list[OverviewEntry]],
+    orphans: Held[tuple[list[Orphan], int]],
 ) -> Response:
     runtimes = await service.run(list_runtimes_call(), caller.name)
     shown: dict[str, Any] = {
@@ -132,6 +150,8 @@ async def _page(
         found, counted_at = await fleet.get(caller.name)
         shown["fleet"] = _table(found) if found is not None else None
         shown["counted_at"] = counted_at
+        # These have every model opened, so only if somebody asks.
+        shown["orphans"] = await orphans.get(caller.name) if "orphans" in query else None
         shown["changes"] = await service.run(recent_changes_call(), caller.name)
     status, preview = await _preview(service, caller, query)
     return _html("page.html", status, shown | preview)

@@ -21,7 +21,7 @@ import databases
 from databases import Database
 from pyapi import change_runtime, create_workspace, get_workspace, rename_workspace, set_secret
 from services import running, token_for
-from support import Conn
+from support import Conn, make_unreadable
 
 KIMI = "moonshot/kimi-k2.6"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -85,6 +85,7 @@ def running_world(template: Database, browser: Browser) -> Iterator[World]:
             change_runtime(conn, ws, "google-adk")
         change_runtime(conn, made[0], "claude-code", restore=True)
         set_secret(conn, made[0], "API_KEY", "x")
+        make_unreadable(conn, made[1])
         rename_workspace(conn, made[0], "<b>research</b>")
         tokens = {
             "operator": token_for(conn, "alice", "operator"),
@@ -115,6 +116,7 @@ def picture(request: pytest.FixtureRequest) -> Callable[[Page], None]:
 
 PAGES = {
     "fleet": ("operator", "/"),
+    "orphans": ("operator", "/?orphans=1#orphans"),
     "own": ("workspace", "/"),
     "preview": ("operator", "/?workspace_id=OWN&runtime=google-adk&models=google-adk#preview"),
     "unchanged": ("workspace", "/?runtime=claude-code"),
