@@ -77,4 +77,11 @@ def use_every_function(conn: Conn) -> set[str]:
     assert [entry.revision for entry in call(pyapi.revisions)] == [1]
     assert call(pyapi.revision_manifest) == schema.default_manifest()
     assert call(pyapi.deprecations) == []
+
+    assert call(pyapi.orphans) == []
+    assert call(pyapi.reset_orphans) == []
+    ws = call(pyapi.create_workspace, "w", "claude-code", model="opus").workspace_id
+    (moved,) = call(pyapi.move, "claude-code", "google-adk", among=[ws])
+    assert (moved.workspace_id, moved.model) == (ws, GEMINI)
+    call(pyapi.delete_workspace, ws)
     return used

@@ -11,6 +11,12 @@ from support import SCHEMAS, Conn
 
 # Not its performance warnings: they are about casts as cheap as that of the 0 in `n bigint := 0`.
 WARNINGS = ("other", "extra", "security", "compatibility")
+# It takes the '{}' in `ids uuid[] := '{}'` for a text, in declarations only.
+INITIAL_TEXT = """
+    c.context like 'during statement block local variable %% initialization on line %%'
+    and c.message = 'target type is different type than source type'
+    and c.detail like 'cast "text" value to %%'
+"""
 
 
 @pytest.fixture
@@ -31,6 +37,7 @@ def findings(conn: Conn, schemas: list[str]) -> list[str]:
             " from pg_proc as p join pg_language as l on l.oid = p.prolang,"
             f" plpgsql_check_function_tb(p.oid, fatal_errors => false, {options}) as c"
             " where l.lanname = 'plpgsql' and p.pronamespace = any(%s::regnamespace[])"
+            f" and ({INITIAL_TEXT}) is not true"
             " order by 1, 2",
             [schemas],
         )
@@ -38,7 +45,8 @@ def findings(conn: Conn, schemas: list[str]) -> list[str]:
 
 
 def test_it_finds_nothing_in_our_functions(linted: Conn) -> None:
-    assert findings(linted, SCHEMAS) == []
+    found = findings(linted, SCHEMAS)
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize(
