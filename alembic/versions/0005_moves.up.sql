@@ -1171,7 +1171,8 @@ grant execute on function
   workspace.list_secrets(uuid),
   fleet.list_workspaces(uuid, integer),
   fleet.overview(),
-  fleet.recent_changes(integer)
+  fleet.recent_changes(integer),
+  fleet.orphans(text)
 to runtime_registry_reader, runtime_registry_operator, runtime_registry_admin;
 
 -- Operators, and with them admins. What the HTTP service needs: it runs as an operator.
@@ -1198,7 +1199,6 @@ grant execute on function
   fleet.changes_after(text, integer),
   fleet.current_cursor(),
   fleet.prune_changes(timestamptz, integer, text),
-  fleet.orphans(text),
   fleet.reset_orphans(text, text, uuid, integer, uuid[], boolean),
   fleet.move(text, text, boolean, text, uuid, integer, uuid[], boolean),
   keyring.init(),

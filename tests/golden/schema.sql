@@ -7441,6 +7441,8 @@ GRANT ALL ON FUNCTION fleet.move(from_runtime text, to_runtime text, restore boo
 --
 
 REVOKE ALL ON FUNCTION fleet.orphans(runtime text) FROM PUBLIC;
+GRANT ALL ON FUNCTION fleet.orphans(runtime text) TO runtime_registry_reader;
+GRANT ALL ON FUNCTION fleet.orphans(runtime text) TO runtime_registry_operator;
 GRANT ALL ON FUNCTION fleet.orphans(runtime text) TO runtime_registry_admin;
 
 
