@@ -276,6 +276,8 @@ WRITES: list[tuple[Any, ...]] = [
     ("change_runtime", "hermes"),
     ("set_model", "opus"),
     ("clear_model",),
+    ("rename_workspace", "renamed"),
+    ("set_secret", "TOKEN", "t"),
     ("delete_workspace",),
 ]
 
