@@ -214,6 +214,33 @@ It waits for all transactions that have decided by the current registry, and new
 give it a transaction of its own, and on a busy server a lock_timeout. At most 100 problems are listed.
 Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED.';
 
+create or replace function keyring.init()
+returns integer
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  kek constant text := keyring.strong_kek('runtime_registry.kek');
+begin
+  perform keyring.lock();
+  if exists (select from keyring.keys as k) then
+    raise exception using
+      errcode = 'PT409',
+      message = 'The keyring has keys already.',
+      detail = jsonb_build_object('code', 'KEYRING_EXISTS'),
+      hint = 'Call keyring.rotate to make a new one.';
+  end if;
+  return keyring.add_key(kek);
+end
+$$;
+comment on function keyring.init() is
+  'Turns encryption on by making the first key.
+It is wrapped by the session''s key-encryption key: the setting runtime_registry.kek, 32 random bytes in base64 or hex. Returns the key''s id.
+From now on every model and secret that is set is sealed, and sessions that write or read them need the setting. What is stored plain stays so,
+also in rows of the history that repeat it, until keyring.reseal seals it.
+Errors: ENCRYPTION_KEY_MISSING, INVALID_ARGUMENT (the setting is no such key), KEYRING_EXISTS, ISOLATION_UNSUPPORTED.';
+
 create or replace function workspace.secret_name(name text)
 returns text
 language plpgsql
