@@ -46,6 +46,10 @@ def told(change: pyapi.Change) -> object:
     return change.version, change.changed, change.runtime, change.model, change.model_source
 
 
+def outcomes(entries: list[pyapi.MoveEntry]) -> object:
+    return [entry.outcome for entry in entries]
+
+
 ON_WS: dict[str, Action] = {
     "change": lambda conn: told(pyapi.change_runtime(conn, WS, "right")),
     "set_model": lambda conn: told(pyapi.set_model(conn, WS, "goes")),
@@ -74,6 +78,10 @@ KEYS: dict[str, Action] = {
 }
 RESEAL: dict[str, Action] = {"reseal": lambda conn: reseal(conn)[2:]}
 PRUNE: dict[str, Action] = {"prune": lambda conn: pyapi.prune_changes(conn, EVER).pruned}
+BULK: dict[str, Action] = {
+    "move": lambda conn: outcomes(pyapi.move(conn, "left", "right")),
+    "reset_orphans": lambda conn: outcomes(pyapi.reset_orphans(conn)),
+}
 TOKENS: dict[str, Action] = {
     "create_token": lambda conn: pyapi.create_token(conn, "u", "admin", b"u" * 32).name,
     "revoke_token": lambda conn: pyapi.revoke_token(conn, "t").revoked_at is not None,
@@ -85,36 +93,52 @@ ENDINGS = {
     for level in LEVELS
     if ALL or level != "serializable"
 }
-ACTIONS = ON_WS | CREATE | LOADS | KEYS | RESEAL | PRUNE | TOKENS
-SKIPPED: dict[str, object] = {"reseal": (0, 1), "prune": 0}
+ACTIONS = ON_WS | CREATE | LOADS | KEYS | RESEAL | PRUNE | BULK | TOKENS
+SKIPPED: dict[str, object] = {
+    "reseal": (0, 1),
+    "prune": 0,
+    "move": ["skipped"],
+    "reset_orphans": ["skipped"],
+}
 """What they answer where they skipped what they could have done."""
-AT_READ_COMMITTED_ONLY = {*LOADS, *KEYS}
+AT_READ_COMMITTED_ONLY = {*LOADS, *KEYS, *BULK}
+
+
+def start(first: str, second: str) -> str:
+    """The state that a pair begins in."""
+    if "init" in (first, second):
+        return "plain"
+    return "orphaned" if "reset_orphans" in (first, second) else "sealed"
+
+
 # What is refused, alone, is no write that another one could meet.
-REFUSED_FIRST = {"retire_used"}
-REFUSED_WITHOUT_A_KEY = {"rotate", "retire", "retire_used"}
+REFUSED = {
+    "plain": {"rotate", "retire", "retire_used"},
+    "sealed": {"retire_used"},
+    "orphaned": {"retire_used", "set_model", "create"},
+}
 PAIRS = [
     (first, second)
     for first, second in product(ACTIONS, repeat=2)
-    if first not in REFUSED_FIRST | (REFUSED_WITHOUT_A_KEY if second == "init" else set())
+    if first not in REFUSED[start(first, second)]
     and (first in TOKENS) == (second in TOKENS)  # they have nothing in common
+    and {first, second} != {"init", "reset_orphans"}  # of a workspace without an orphan
 ]
 
 
 def meeting(first: str, second: str) -> str:
     """What the second does while the first is not over: waits for it, passes it, or skips it."""
-    sealing = {*ON_WS, *CREATE}
-    if (first in {*ON_WS, *RESEAL} and second in RESEAL) or (first in RESEAL and second in PRUNE):
+    deciding, holding = {*ON_WS, *CREATE, *BULK}, {*ON_WS, *RESEAL, *BULK}
+    if (first in holding and second in {*RESEAL, *BULK}) or (first in RESEAL and second in PRUNE):
         return "skips"
     groups: list[tuple[set[str], set[str]]] = [
-        (set(ON_WS), set(ON_WS)),
+        (holding, set(ON_WS)),
         (set(CREATE), set(CREATE)),
-        (set(LOADS), sealing | set(LOADS)),
-        (sealing, set(LOADS)),
-        (set(KEYS), sealing | {*KEYS, *RESEAL}),
-        (sealing | set(RESEAL), set(KEYS)),
-        (set(RESEAL), set(ON_WS)),
-        ({"init"}, set(LOADS)),
-        (set(LOADS), {"init"}),
+        ({*LOADS, "init"}, {*LOADS, "init"}),
+        (set(LOADS), deciding),
+        (deciding, set(LOADS)),
+        (set(KEYS), {*deciding, *KEYS, *RESEAL}),
+        ({*deciding, *RESEAL}, set(KEYS)),
         (set(PRUNE), {*PRUNE, *RESEAL}),
         ({"create_token"}, {"create_token"}),
         ({"revoke_token", "authenticate"}, {"revoke_token"}),
@@ -147,8 +171,8 @@ def sessions(opened: Sessions) -> Iterator[Sessions]:
         conn.isolation_level = None
 
 
-def begin(conn: Conn, with_keys: bool) -> None:
-    """The same state each time: one workspace, one token, three keys, and all it needs."""
+def begin(conn: Conn, kind: str) -> None:
+    """The same state each time: a workspace, a token and, unless it is plain, three keys."""
     conn.execute(
         """
         delete from workspace.secrets; delete from workspace.changes;
@@ -160,17 +184,20 @@ def begin(conn: Conn, with_keys: bool) -> None:
     newest = "select manifest from registry.revisions order by revision desc limit 1"
     if one(conn, newest) != OLD:
         pyapi.load_registry(conn, OLD)
-    keys = "select keyring.init(), keyring.rotate();" if with_keys else ""
+    keys = "select keyring.init(), keyring.rotate();" if kind != "plain" else ""
     conn.execute(
         f"""
         {keys}
         select workspace.create_workspace('w', 'left', 'goes', '{WS}');
-        select workspace.set_secret('{WS}', 'TOKEN', 'old');
         select workspace.set_model('{WS}', 'lone');
-        {"select keyring.rotate();" if with_keys else ""}
+        select workspace.set_secret('{WS}', 'TOKEN', 'old');
+        select workspace.set_model('{WS}', '{"goes" if kind == "orphaned" else "lone"}');
+        {"select keyring.rotate();" if keys else ""}
         select access.create_token('t', 'admin', decode(repeat('74', 32), 'hex'))
         """.encode()
     )
+    if kind == "orphaned":
+        pyapi.load_registry(conn, NEW, on_orphan="keep")
 
 
 def state(conn: Conn) -> object:
@@ -230,8 +257,8 @@ def serially(opened: Sessions) -> Callable[..., tuple[list[object], object]]:
     """What comes of actions that are done one after the other: the answers, and the state."""
 
     @cache
-    def tried(*names: str, with_keys: bool) -> tuple[list[object], object]:
-        begin(opened.observer, with_keys)
+    def tried(*names: str, kind: str) -> tuple[list[object], object]:
+        begin(opened.observer, kind)
         return [came(settle(opened.observer, ACTIONS[name])) for name in names], state(
             opened.observer
         )
@@ -259,19 +286,19 @@ def test_two_at_once_are_as_one_after_the_other(
     second: str,
     level: str,
 ) -> None:
-    with_keys, does = "init" not in (first, second), meeting(first, second)
+    kind, does = start(first, second), meeting(first, second)
     levels = [
         LEVELS["committed" if name in AT_READ_COMMITTED_ONLY else level] for name in (first, second)
     ]
     sessions.first.isolation_level, sessions.second.isolation_level = levels
-    (a, b), both = serially(first, second, with_keys=with_keys)
-    (b_first, a_last), swapped = serially(second, first, with_keys=with_keys)
-    (a_alone,), only_a = serially(first, with_keys=with_keys)
-    (b_alone,), only_b = serially(second, with_keys=with_keys)
+    (a, b), both = serially(first, second, kind=kind)
+    (b_first, a_last), swapped = serially(second, first, kind=kind)
+    (a_alone,), only_a = serially(first, kind=kind)
+    (b_alone,), only_b = serially(second, kind=kind)
     assert a == a_alone
 
     for ending in ENDINGS[level]:
-        begin(sessions.observer, with_keys)
+        begin(sessions.observer, kind)
         if ending == "before" or does == "waits":
             one, other = in_turn(sessions, ACTIONS[first], ACTIONS[second], ending)
         else:
@@ -281,7 +308,7 @@ def test_two_at_once_are_as_one_after_the_other(
 
         expected = [(a, b, both)]
         if does == "skips" and ending != "before":
-            left = only_a if ending == "commit" else serially(with_keys=with_keys)[1]
+            left = only_a if ending == "commit" else serially(kind=kind)[1]
             expected = [(a, SKIPPED[second], left)]
         elif ending == "rollback":
             expected = [(a, b_alone, only_b)]
@@ -310,7 +337,7 @@ STATIONS = {
 
 @pytest.mark.parametrize("name", [*ON_WS, *CREATE])
 def test_locks_are_taken_in_one_order(sessions: Sessions, name: str) -> None:
-    begin(sessions.observer, with_keys=True)
+    begin(sessions.observer, "sealed")
     stations = list(STATIONS) if name in ON_WS else list(STATIONS)[:2]
     for number, station in enumerate(stations):
         sessions.first.execute(STATIONS[station].encode())
