@@ -19,7 +19,7 @@ SECONDS ?= 1
 OUT ?= bench/latest
 BENCH := PYTHONPATH=tests $(BIN)/python -m benchmarks
 
-.PHONY: demo serve test test-sealed soak test-container test-browser matrix lint bench bench-large bench-compare golden wheel clean
+.PHONY: demo serve test test-sealed soak mutations test-container test-browser matrix lint bench bench-large bench-compare golden wheel clean
 
 demo: .venv/demo
 	@$(BIN)/runtime-registry demo
@@ -51,9 +51,18 @@ soak: export RUNTIME_REGISTRY_KILLS ?= 210
 soak: export RUNTIME_REGISTRY_CUTS ?= 2000
 soak: export RUNTIME_REGISTRY_INTERRUPTIONS ?= 2000
 soak: export RUNTIME_REGISTRY_FAILOVERS ?= 10
+soak: export RUNTIME_REGISTRY_PAIRS ?= all
+soak: export RELIABILITY_FIGURES ?= $(CURDIR)/.cache/figures.jsonl
 soak: .venv/dev
+	mkdir -p $(dir $(RELIABILITY_FIGURES)) && rm -f $(RELIABILITY_FIGURES)
 	$(BIN)/pytest tests/test_server_kills.py tests/test_connection_cuts.py tests/test_disk_full.py \
-	    tests/test_interruptions.py tests/test_failover.py
+	    tests/test_interruptions.py tests/test_failover.py tests/test_pairs.py tests/test_large_manifests.py
+	$(BIN)/python tests/mutations.py
+	$(BIN)/python tests/reliability.py $(RELIABILITY_FIGURES)
+
+# Deliberate faults, one after the other, and the tests that have to catch them.
+mutations: .venv/dev
+	$(BIN)/python tests/mutations.py
 
 lint: .venv/dev .venv/bench .venv/browser
 	$(BIN)/ruff check
