@@ -1,7 +1,7 @@
 """Deliberate faults, one after the other, and the test that catches each: `make mutations`.
 
 A fault is put into a copy of the project, and the test is run on that copy: there it has to fail,
-and without any fault to pass. RELIABILITY.md lists the faults. With names of tests (or parts of
+and without any fault to pass. With names of tests (or parts of
 them) as arguments, only what those catch is tried.
 """
 
