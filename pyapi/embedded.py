@@ -241,10 +241,10 @@ def _leave(home: Path, users: int, installation: Installation) -> None:
                 # The first was killed; this one ends the rest.
                 _start_supervisor(home, supervisor, installation)
         if not _try_lock(users):
-            # Other users have a share; or the supervisor has it all, until the server is gone.
-            if not _try_lock(users, fcntl.LOCK_SH):
-                fcntl.flock(users, fcntl.LOCK_SH)
-            return
+            if _try_lock(users, fcntl.LOCK_SH):
+                return  # Other users have a share.
+            # The supervisor has it all until the server is gone, or until it is killed: look again.
+            fcntl.flock(users, fcntl.LOCK_SH)
         fcntl.flock(users, fcntl.LOCK_UN)  # the supervisor has yet to wake up
         time.sleep(0.002)
 

@@ -192,6 +192,33 @@ def test_the_server_of_a_killed_supervisor_ends_with_its_user(home: Path) -> Non
     assert server.log_path.read_text().endswith("database system is shut down\n")
 
 
+def test_who_leaves_waits_for_the_server_though_a_killed_supervisor_had_all_shares(
+    home: Path,
+) -> None:
+    with (
+        (home / "users.lock").open() as held,
+        ThreadPoolExecutor(max_workers=2) as threads,
+        ExitStack() as leaving,
+    ):
+        server = leaving.enter_context(embedded.server(home))
+        os.kill(os.getsid(postmaster(home)), signal.SIGKILL)
+        inode = f":{os.fstat(held.fileno()).st_ino} "
+
+        def waits() -> bool:
+            locks = Path("/proc/locks").read_text().splitlines()
+            return any("->" in line and inode in line for line in locks)
+
+        # As the supervisor's thread in its last moment: it waits for the last user to go.
+        taking = threads.submit(fcntl.flock, held, fcntl.LOCK_EX)
+        wait_until(waits)
+        left = threads.submit(leaving.close)
+        taking.result(20)
+        wait_until(waits)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        left.result(60)
+    assert server.log_path.read_text().endswith("database system is shut down\n")
+
+
 def test_a_terminated_supervisor_shuts_the_server_down(home: Path) -> None:
     with embedded.server(home) as server:
         pid = postmaster(home)
