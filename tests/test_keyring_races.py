@@ -152,6 +152,15 @@ def test_two_first_keys_are_one(database: Database) -> None:
         assert (first, second.code) == (1, "KEYRING_EXISTS")
 
 
+@pytest.mark.parametrize("level", ["repeatable", "serializable"])
+def test_a_first_key_that_cannot_be_made_waits_for_nobody(database: Database, level: str) -> None:
+    with sealing_sessions(database) as sessions:
+        sessions.first.isolation_level = sessions.second.isolation_level = LEVELS[level]
+        create(sessions.first, "claude-code")
+        refused = settle(sessions.second, without_waiting(init))
+        assert (refused.code, refused.tries) == ("ISOLATION_UNSUPPORTED", 1)
+
+
 def test_two_rotations_make_two_keys(sessions: Sessions) -> None:
     first, second = in_turn(sessions, rotate, rotate, "commit")
     assert (first, second.answer) == (2, 3)

@@ -7,6 +7,7 @@ as $$
 declare
   kek constant text := keyring.strong_kek('runtime_registry.kek');
 begin
+  perform registry.require_read_committed();
   -- There is no key yet on which a snapshot from before it could fail (keyring.hold), to go on storing plain values: it
   -- fails on this row instead (registry.hold).
   update registry.state as s set revision = s.revision;
