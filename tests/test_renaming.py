@@ -68,7 +68,7 @@ def test_the_same_name_again_writes_nothing(conn: Conn) -> None:
         ({"runtime": "claude-code"}, ("claude-code", KIMI, "kept"), False),
         ({"runtime": "codex", "model": "gpt-5.4"}, ("codex", "gpt-5.4", "requested"), True),
         ({"model": "opus"}, ("claude-code", "opus", "requested"), True),
-        ({"model": KIMI}, ("claude-code", KIMI, "requested"), True),
+        ({"model": KIMI}, ("claude-code", KIMI, "requested"), False),
     ],
     ids=str,
 )

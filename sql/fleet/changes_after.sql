@@ -55,7 +55,7 @@ begin
     entry.request_id := recorded.request_id;
     entry.changed_at := recorded.changed_at;
     entry.secret := recorded.secret;
-    entry.needs_restart := (workspace.change_of(recorded, null, null)).needs_restart;
+    entry.needs_restart := (workspace.change_of(recorded, entry.previous_model, entry.model)).needs_restart;
     entry.name := recorded.name;
     return next entry;
   end loop;

@@ -26,7 +26,7 @@ begin
     and (
       recorded.action <> 'rename_workspace'
       or recorded.runtime <> recorded.previous_runtime
-      or recorded.model_source not in ('kept', 'none')
+      or change_of.previous_model is distinct from change_of.model
     );
   answer.model_deprecated := recorded.model_deprecated;
   answer.model_sunset_at := recorded.model_sunset_at;
