@@ -52,11 +52,13 @@ soak: export RUNTIME_REGISTRY_CUTS ?= 2000
 soak: export RUNTIME_REGISTRY_INTERRUPTIONS ?= 2000
 soak: export RUNTIME_REGISTRY_FAILOVERS ?= 10
 soak: export RUNTIME_REGISTRY_PAIRS ?= all
+soak: export RUNTIME_REGISTRY_OPERATIONS ?= 100000
 soak: export RELIABILITY_FIGURES ?= $(CURDIR)/.cache/figures.jsonl
 soak: .venv/dev
 	mkdir -p $(dir $(RELIABILITY_FIGURES)) && rm -f $(RELIABILITY_FIGURES)
 	$(BIN)/pytest tests/test_server_kills.py tests/test_connection_cuts.py tests/test_disk_full.py \
-	    tests/test_interruptions.py tests/test_failover.py tests/test_pairs.py
+	    tests/test_interruptions.py tests/test_failover.py tests/test_pairs.py \
+	    tests/test_stateful.py
 
 # Deliberate faults, one after the other, and the tests that have to catch them.
 mutations: .venv/dev
