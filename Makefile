@@ -46,23 +46,27 @@ test-browser: .venv/browser
 matrix: .venv/dev
 	$(BIN)/python tests/matrix.py $(MATRIX)
 
-# The tests that kill, cut and interrupt, for long: what comes from the environment goes first.
+# The tests that kill, cut and interrupt, for long: what comes from the environment goes first. The figures go
+# into RELIABILITY.md.
 soak: export RUNTIME_REGISTRY_KILLS ?= 210
 soak: export RUNTIME_REGISTRY_CUTS ?= 2000
 soak: export RUNTIME_REGISTRY_INTERRUPTIONS ?= 2000
 soak: export RUNTIME_REGISTRY_FAILOVERS ?= 10
 soak: export RUNTIME_REGISTRY_PAIRS ?= all
 soak: export RUNTIME_REGISTRY_OPERATIONS ?= 100000
+soak: export RUNTIME_REGISTRY_MEGABYTES ?= 100
 soak: export RELIABILITY_FIGURES ?= $(CURDIR)/.cache/figures.jsonl
 soak: .venv/dev
 	mkdir -p $(dir $(RELIABILITY_FIGURES)) && rm -f $(RELIABILITY_FIGURES)
 	$(BIN)/pytest tests/test_server_kills.py tests/test_connection_cuts.py tests/test_disk_full.py \
-	    tests/test_interruptions.py tests/test_failover.py tests/test_pairs.py \
+	    tests/test_interruptions.py tests/test_failover.py tests/test_pairs.py tests/test_large_manifests.py \
 	    tests/test_stateful.py
+	$(BIN)/python tests/reliability.py $(RELIABILITY_FIGURES)
 
 # Deliberate faults, one after the other, and the tests that have to catch them.
 mutations: .venv/dev
 	$(BIN)/python tests/mutations.py
+	$(BIN)/python tests/reliability.py
 
 lint: .venv/dev .venv/bench .venv/browser
 	$(BIN)/ruff check
