@@ -1281,7 +1281,7 @@ begin
     entry.request_id := recorded.request_id;
     entry.changed_at := recorded.changed_at;
     entry.secret := recorded.secret;
-    entry.needs_restart := (workspace.change_of(recorded, null, null)).needs_restart;
+    entry.needs_restart := (workspace.change_of(recorded, entry.previous_model, entry.model)).needs_restart;
     entry.name := recorded.name;
     return next entry;
   end loop;
@@ -2501,6 +2501,7 @@ CREATE FUNCTION keyring.init() RETURNS integer
 declare
   kek constant text := keyring.strong_kek('runtime_registry.kek');
 begin
+  perform registry.require_read_committed();
   -- There is no key yet on which a snapshot from before it could fail (keyring.hold), to go on storing plain values: it
   -- fails on this row instead (registry.hold).
   update registry.state as s set revision = s.revision;
@@ -4900,7 +4901,7 @@ begin
     and (
       recorded.action <> 'rename_workspace'
       or recorded.runtime <> recorded.previous_runtime
-      or recorded.model_source not in ('kept', 'none')
+      or change_of.previous_model is distinct from change_of.model
     );
   answer.model_deprecated := recorded.model_deprecated;
   answer.model_sunset_at := recorded.model_sunset_at;
@@ -6897,7 +6898,7 @@ COPY keyring.keys (id, wrapped, state, created_at, retired_at) FROM stdin;
 --
 
 COPY registry.alembic_version (version_num) FROM stdin;
-0005
+0006
 \.
 
 
