@@ -86,10 +86,9 @@
 \ir workspace/change_of.sql
 \ir workspace/recorded_answer.sql
 \ir workspace/choose_model.sql
-\ir workspace/store_secret.sql
 \ir workspace/describe_change.sql
 \ir workspace/begin_era.sql
-\ir workspace/next_position.sql
+\ir workspace/own_position.sql
 \ir workspace/record_change.sql
 \ir workspace/write_change.sql
 \ir workspace/create_workspace.sql

@@ -398,7 +398,9 @@ class Call:
             self.hold(thing)
             self.be_fresh(thing)
 
-    def lock(self, ws: UUID) -> Row:
+    def lock(self, ws: UUID, runtime: str | None = None) -> Row:
+        if runtime is not None and ("workspace", ws) not in self.rows:
+            self.need_runtime(runtime)
         row = self.workspace(ws)
         self.be_fresh(("workspace", ws))
         self.hold(("workspace", ws), alone=True)
@@ -587,10 +589,8 @@ class Call:
     ) -> Change:
         model = None if model is None else clean("model", model)
         self.hold_all()
+        row = self.lock(ws, runtime)
         self.need_key()
-        if request_id is None:
-            self.need_runtime(runtime)
-        row = self.lock(ws)
         asked = (runtime, model, restore, None)
         if answer := self.recorded(ws, request_id, "change_runtime", asked):
             return answer
@@ -610,8 +610,8 @@ class Call:
     ) -> Change:
         model = clean("model", model)
         self.hold_all()
-        self.need_key()
         row = self.lock(ws)
+        self.need_key()
         if answer := self.recorded(ws, request_id, "set_model", (None, model, False, None)):
             return answer
         self.expect(ws, row, expected_version)
@@ -646,8 +646,8 @@ class Call:
         if restore and runtime is None:
             raise Refused("INVALID_ARGUMENT", argument="restore")
         self.hold_all()
-        self.need_key()
         row, stored = self.lock(ws), self.secret(ws)
+        self.need_key()
         asked = (runtime, model, restore, name)
         if answer := self.recorded(ws, request_id, "rename_workspace", asked):
             return answer
@@ -674,8 +674,8 @@ class Call:
         return self.record(answer, "delete_workspace", stored)
 
     def get_workspace(self, ws: UUID) -> Workspace:
-        self.need_key()
         row, stored = self.workspace(ws), self.secret(ws)
+        self.need_key()
         if stored is not None and stored.text is None:
             raise Refused("SECRET_UNREADABLE", workspace_id=str(ws))
         model = stored.text if stored else None
@@ -699,9 +699,9 @@ class Call:
         self, ws: UUID, runtime: str, *, model: str | None = None, restore: bool = False
     ) -> Change:
         model = None if model is None else clean("model", model)
-        self.need_key()
         self.need_runtime(runtime)
         row = self.workspace(ws)
+        self.need_key()
         chosen, source = self.decide(ws, self.secret(ws), runtime, model, restore)
         return self.describe(ws, row, runtime, chosen, source)
 
@@ -726,8 +726,8 @@ class Call:
     ) -> Change:
         name = secret_name(name)
         self.hold_all()
-        self.need_key()
         row = self.lock(ws)
+        self.need_key()
         self.expect(ws, row, expected_version)
         stored = self.secret(ws, name)
         same = stored is not None and stored.text == value

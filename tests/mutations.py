@@ -41,9 +41,9 @@ FAULTS = [
     # Locks and snapshots
     Fault(
         "Calls do not hold the registry that they decide by",
-        "sql/registry/hold.sql",
-        "lock table registry.state in row share mode;",
-        "",
+        "sql/workspace/lock_workspace.sql",
+        "lock table registry.state, keyring.keys in row share mode;",
+        "lock table keyring.keys in row share mode;",
         "test_registry_races.py::test_a_load_judges_what_an_open_call_leaves",
     ),
     Fault(
@@ -76,24 +76,24 @@ FAULTS = [
     ),
     Fault(
         "Locks in another order: the workspace before the registry",
-        "sql/workspace/change_runtime.sql",
-        "perform registry.hold();",
-        "perform from workspace.workspaces as w where w.id = change_runtime.ws for no key update;\n"
-        "  perform registry.hold();",
+        "sql/workspace/lock_workspace.sql",
+        "lock table registry.state, keyring.keys in row share mode;",
+        "perform from workspace.workspaces as w where w.id = lock_workspace.ws for no key update;\n"
+        "  lock table registry.state, keyring.keys in row share mode;",
         "test_pairs.py::test_locks_are_taken_in_one_order",
     ),
     Fault(
         "Locks in another order: the keyring before the registry",
-        "sql/workspace/set_secret.sql",
-        "perform registry.hold();\n  perform keyring.hold();",
-        "perform keyring.hold();\n  perform registry.hold();",
+        "sql/workspace/lock_workspace.sql",
+        "lock table registry.state, keyring.keys in row share mode;",
+        "lock table keyring.keys, registry.state in row share mode;",
         "test_pairs.py::test_locks_are_taken_in_one_order",
     ),
     Fault(
         "A key is removed while somebody seals with it",
-        "sql/keyring/hold.sql",
-        "lock table keyring.keys in row share mode;",
-        "",
+        "sql/workspace/lock_workspace.sql",
+        "lock table registry.state, keyring.keys in row share mode;",
+        "lock table registry.state in row share mode;",
         "test_keyring_races.py::test_a_key_that_only_an_uncommitted_secret_refers_to_is_not_removed",
     ),
     Fault(
@@ -197,7 +197,7 @@ FAULTS = [
     Fault(
         "Nothing to do is not recorded for who may come back for the answer",
         "sql/workspace/write_change.sql",
-        "if not described.changed and write_change.request_id is null then",
+        "if not described.changed and described.request_id is null then",
         "if not described.changed then",
         "test_request_ids.py::test_a_late_replay_does_not_undo_what_happened_in_between",
     ),
@@ -212,8 +212,8 @@ FAULTS = [
     Fault(
         "The default is preferred to an equivalent",
         "sql/workspace/choose_model.sql",
-        "if decided.model is null then\n      decided.model :=",
-        "if true then\n      decided.model :=",
+        "coalesce(equivalent.model, r.default_model)",
+        "coalesce(r.default_model, equivalent.model)",
         "test_decisions.py::test_a_switch_chooses",
     ),
     Fault(
@@ -233,8 +233,8 @@ FAULTS = [
     Fault(
         "Without any model to take, a switch goes through",
         "sql/workspace/choose_model.sql",
-        "if decided.model is null then\n      raise exception",
-        "if false then\n      raise exception",
+        "if decided.model is null then\n      perform",
+        "if false then\n      perform",
         "test_decisions.py::test_a_switch_is_refused",
     ),
     Fault(
@@ -269,15 +269,15 @@ FAULTS = [
     Fault(
         "The history is written with the bytes from before the change",
         "sql/workspace/write_change.sql",
-        "stored := workspace.store_secret(",
-        "perform workspace.store_secret(",
+        "described.sealed := stored.sealed;",
+        "described.sealed := current.sealed;",
         "test_workspaces.py::test_every_write_adds_one_version_and_one_entry",
     ),
     Fault(
         "A model that stays is written anew",
         "sql/workspace/write_change.sql",
-        "if decided.model is distinct from current.model or current.model_is_unreadable then",
-        "if true then",
+        "elsif decided.model is distinct from current.model then",
+        "elsif decided.model is not null then",
         "test_atomicity.py::test_a_model_that_stays_is_not_written",
     ),
     Fault(
@@ -320,9 +320,9 @@ FAULTS = [
     # The feed
     Fault(
         "A change stands in the feed before an older one of its workspace",
-        "sql/workspace/next_position.sql",
-        "greatest(own_position, position_before)",
-        "own_position",
+        "sql/workspace/record_change.sql",
+        "before.version = described.version - 1",
+        "false",
         "test_feed.py::test_an_old_transaction_that_gets_a_workspace_late_does_not_overtake",
     ),
     Fault(
@@ -363,29 +363,30 @@ FAULTS = [
     ),
     Fault(
         "Unsealing without the binding: bytes moved to another row open",
-        "sql/keyring/unseal.sql",
-        "if starts_with(opened, label) and keyring",
-        "if keyring",
+        "sql/keyring/pgcrypto.sql",
+        "when starts_with(opened, open.label) and keyring",
+        "when keyring",
         "test_keyring.py::test_bytes_of_something_else_do_not_open",
     ),
     Fault(
         "A message with bytes missing opens",
-        "sql/keyring/unseal.sql",
-        " and keyring.is_whole(unseal.sealed) then",
+        "sql/keyring/pgcrypto.sql",
+        " and keyring.is_whole(open.message) then",
         " then",
         "test_keyring.py::test_no_bit_of_any_length_can_be_flipped",
     ),
     Fault(
         "A wrapped key opens as another key",
         "sql/keyring/wrap.sql",
-        "if starts_with(opened, label) and keyring",
-        "if keyring",
+        "keyring.open(unwrap.wrapped, unwrap.kek,"
+        " format(E'runtime-registry key %s\\n', unwrap.key_id))",
+        "split_part(keyring.open(unwrap.wrapped, unwrap.kek, 'runtime-registry '), E'\\n', 2)",
         "test_keyring.py::test_a_wrapped_key_opens_as_no_other_key",
     ),
     Fault(
         "A KEK that does not fit is taken for no encryption",
-        "sql/keyring/active_key.sql",
-        "if key.key_id is null then",
+        "sql/keyring/open_key.sql",
+        "if key.key_id is null and open_key.is_needed then",
         "if false then",
         "test_keyring.py::test_who_needs_a_secret_needs_the_kek",
     ),
@@ -434,7 +435,7 @@ FAULTS = [
     ),
     Fault(
         "An internal function has its owner's rights",
-        "sql/workspace/store_secret.sql",
+        "sql/workspace/record_change.sql",
         "language plpgsql\n",
         "language plpgsql\nsecurity definer\n",
         "test_catalog.py::test_exactly_what_is_granted_runs_with_its_owners_rights",

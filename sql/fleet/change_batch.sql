@@ -104,10 +104,10 @@ begin
       place := cardinality(verdicts) + 1;
       current := (
         stored.id, stored.runtime, stored.version, stored.sealed, stored.key_id, model,
-        stored.sealed is not null and model is null, stored.credentials
+        stored.sealed is not null and model is null, stored.credentials, with_key
       );
       begin
-        decided := workspace.choose_model(with_key, current, target, null, change_batch.restore);
+        decided := workspace.choose_model(current, target, null, change_batch.restore);
         verdicts := verdicts || workspace.describe_change(current, decided, 'change_runtime');
         models := models || decided.model;
         refusals := refusals || null::text;
@@ -161,7 +161,7 @@ begin
   end if;
   moment := clock_timestamp();
   own_txid := pg_current_xact_id();
-  own_position := workspace.next_position(null, null);
+  own_position := workspace.own_position();
 
   insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
   select n.workspace_id, 'MODEL', n.sealed, n.key_id, moment

@@ -7,14 +7,13 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  no_key keyring.data_key;
   orphan workspace.snapshot;
 begin
   orphan.runtime := reset_of.runtime;
   orphan.model := reset_of.model;
   orphan.model_is_unreadable := false;
   orphan.credentials := '{}';  -- They decide by whom a model is served, not which it is.
-  return workspace.choose_model(no_key, orphan, reset_of.runtime, null, false);
+  return workspace.choose_model(orphan, reset_of.runtime, null, false);
 exception
   when sqlstate 'PT422' then
     return null;  -- NO_DEFAULT_MODEL

@@ -1,4 +1,4 @@
--- Internal. It proves that the KEK fits before anything is written: opening the active key is the check.
+-- Internal.
 
 create or replace function keyring.active_key()
 returns keyring.data_key
@@ -7,19 +7,10 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  active keyring.keys;
-  key keyring.data_key;
+  stored keyring.keys;
 begin
-  select k.* into active from keyring.keys as k where k.state = 'active';
-  if not found then
-    return null;
-  end if;
-  key := keyring.open_key(active);
-  if key.key_id is null then
-    perform keyring.session_kek();
-    perform keyring.key_missing('does not fit this keyring');
-  end if;
-  return key;
+  select k.* into stored from keyring.keys as k where k.state = 'active';
+  return keyring.open_key(stored, is_needed => true);
 end
 $$;
 comment on function keyring.active_key() is

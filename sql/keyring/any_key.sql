@@ -7,10 +7,10 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked keyring.keys;
+  stored keyring.keys;
 begin
-  select k.* into asked from keyring.keys as k where k.id = any_key.key_id;
-  return keyring.open_key(asked);
+  select k.* into stored from keyring.keys as k where k.id = any_key.key_id;
+  return keyring.open_key(stored, is_needed => false);
 end
 $$;
 comment on function keyring.any_key(integer) is

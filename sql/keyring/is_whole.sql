@@ -10,20 +10,21 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  size constant integer := octet_length(is_whole.message);
   place integer := 15;
-  first integer;
+  first integer := get_byte(is_whole.message, place);
 begin
-  while get_byte(is_whole.message, place) = 238 loop
+  while first = 238 loop
     place := place + 16385;
+    first := get_byte(is_whole.message, place);
   end loop;
-  first := get_byte(is_whole.message, place);
   if first < 192 then
-    return size = place + 1 + first;
+    return octet_length(is_whole.message) = place + 1 + first;
   elsif first < 224 then
-    return size = place + 2 + (first - 192) * 256 + get_byte(is_whole.message, place + 1) + 192;
+    return octet_length(is_whole.message)
+      = place + 2 + (first - 192) * 256 + get_byte(is_whole.message, place + 1) + 192;
   end if;
-  return first = 255 and substr(is_whole.message, place + 2, 4) = int4send(size - place - 5);
+  return first = 255
+    and substr(is_whole.message, place + 2, 4) = int4send(octet_length(is_whole.message) - place - 5);
 end
 $$;
 comment on function keyring.is_whole(bytea) is 'Internal: whether a message that opened ends where it says.';

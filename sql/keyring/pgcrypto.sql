@@ -34,14 +34,24 @@ $function$
   );
   execute format(
     $body$
-create or replace function keyring.decrypt(message bytea, key text)
+create or replace function keyring.open(message bytea, key text, label text)
 returns text
 language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $function$
+declare
+  opened text;
 begin
-  return %I.pgp_sym_decrypt(decrypt.message, decrypt.key);
+  opened := %I.pgp_sym_decrypt(open.message, open.key);
+  return case when starts_with(opened, open.label) and keyring.is_whole(open.message) then
+    substr(opened, length(open.label) + 1)
+  end;
+exception
+  -- Why it does not open is nobody's business (it would be an oracle), and the error could carry bytes into the log.
+  when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
+    or invalid_parameter_value or data_corrupted or array_subscript_error then
+    return null;
 end
 $function$
     $body$,
@@ -65,6 +75,6 @@ $function$
 end
 $$;
 comment on function keyring.encrypt(text, text) is 'Internal: an OpenPGP message, as gpg --decrypt opens it.';
-comment on function keyring.decrypt(bytea, text) is
-  'Internal: what keyring.encrypt was given; an error for any other bytes or key.';
+comment on function keyring.open(bytea, text, text) is
+  'Internal: what stands after the label in what keyring.encrypt was given; null for any other bytes, key or label.';
 comment on function keyring.random_key() is 'Internal: 32 random bytes in hex.';

@@ -7,27 +7,20 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  label constant text := unseal.ws || ' ' || unseal.name || E'\n';
   fitting keyring.data_key := with_key;
-  opened text;
 begin
   if unseal.key_id is null then
-    return convert_from(unseal.sealed, 'UTF8');
+    begin
+      return convert_from(unseal.sealed, 'UTF8');
+    exception
+      when character_not_in_repertoire then
+        return null;
+    end;
   end if;
-
   if unseal.key_id is distinct from fitting.key_id then
     fitting := keyring.any_key(unseal.key_id);
   end if;
-  opened := keyring.decrypt(unseal.sealed, fitting.secret);
-  if starts_with(opened, label) and keyring.is_whole(unseal.sealed) then
-    return substr(opened, length(label) + 1);
-  end if;
-  return null;
-exception
-  -- Why it does not open is nobody's business (it would be an oracle), and the error could carry bytes into the log.
-  when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
-    or invalid_parameter_value or data_corrupted or array_subscript_error then
-    return null;
+  return keyring.open(unseal.sealed, fitting.secret, unseal.ws || ' ' || unseal.name || E'\n');
 end
 $$;
 comment on function keyring.unseal(keyring.data_key, uuid, text, bytea, integer) is

@@ -7,10 +7,10 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  active keyring.keys;
+  stored keyring.keys;
 begin
-  select k.* into active from keyring.keys as k where k.state = 'active';
-  return keyring.open_key(active);
+  select k.* into stored from keyring.keys as k where k.state = 'active';
+  return keyring.open_key(stored, is_needed => false);
 end
 $$;
 comment on function keyring.usable_key() is

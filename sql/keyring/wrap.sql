@@ -18,19 +18,10 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  label constant text := format(E'runtime-registry key %s\n', unwrap.key_id);
-  opened text;
+  secret constant text := keyring.open(unwrap.wrapped, unwrap.kek, format(E'runtime-registry key %s\n', unwrap.key_id));
 begin
-  opened := keyring.decrypt(unwrap.wrapped, unwrap.kek);
-  if starts_with(opened, label) and keyring.is_whole(unwrap.wrapped) then
-    return (unwrap.key_id, substr(opened, length(label) + 1))::keyring.data_key;
-  end if;
-  return null;
-exception
-  -- Why it does not open is nobody's business: it would be an oracle.
-  when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
-    or invalid_parameter_value or data_corrupted or array_subscript_error then
-    return null;
+  return (case when secret is not null then unwrap.key_id end, secret)::keyring.data_key;
 end
 $$;
-comment on function keyring.unwrap(integer, bytea, text) is 'Internal: a wrapped data key, opened; null if the KEK does not fit.';
+comment on function keyring.unwrap(integer, bytea, text) is
+  'Internal: a wrapped data key, opened; all null if the KEK does not fit.';

@@ -37,7 +37,8 @@ begin
       end,
       d.deprecated_at,
       d.sunset_at,
-      d.successor
+      d.successor,
+      p.billed_to
     )::registry.models
     from (
       select
@@ -52,6 +53,7 @@ begin
     ) as listed
     left join registry.manifest_deprecations(replace_registry.manifest) as d
       on d.model = listed.model and (d.runtimes is null or d.runtimes ? listed.runtime)
+    join unnest(new_providers) as p on p.name = listed.provider
     where listed.occurrence_on_arm = 1
   );
 
@@ -95,9 +97,10 @@ begin
       except
       select c.provider, c.pattern, c.is_prefix, c.case_sensitive from covered as c
     )
-    select row(a.runtime, not u.case_sensitive, u.pattern, u.is_prefix, u.provider)::registry.claims
+    select row(a.runtime, not u.case_sensitive, u.pattern, u.is_prefix, u.provider, p.billed_to)::registry.claims
     from uncovered as u
     join unnest(new_arms) as a on a.provider = u.provider
+    join unnest(new_providers) as p on p.name = u.provider
   );
 
   new_equivalents := array(

@@ -14,20 +14,17 @@ declare
 begin
   -- An exact id. Of several arms that list it, the only one that the credentials open wins, else the first.
   if route.auth_env = '{}' then
-    select true, m.provider, p.billed_to, m.deprecated_at <= now(), m.sunset_at
+    select true, m.provider, m.billed_to, m.deprecated_at <= now(), m.sunset_at
     into routing
     from registry.models as m
-    join registry.providers as p on p.name = m.provider
-    where m.runtime = route.runtime and m.model = route.model
-    order by m.arm_position
-    limit 1;
+    where m.runtime = route.runtime and m.model = route.model and m.menu_position is not null;
   else
     select true, candidate.provider, candidate.billed_to, candidate.deprecated_at <= now(), candidate.sunset_at
     into routing
     from (
       select
         m.provider,
-        p.billed_to,
+        m.billed_to,
         m.deprecated_at,
         m.sunset_at,
         m.arm_position,
@@ -46,29 +43,24 @@ begin
 
   -- A prefix or an alias. Within a runtime no two providers overlap (refused at load), so of each kind only the greatest
   -- pattern that is not above the id can claim it: one step down an index, however many there are.
-  select true, p.name, p.billed_to
+  select
+    claimed.provider is not null or (r.model_policy = 'any' and route.model is not null),
+    claimed.provider,
+    claimed.billed_to
   into routing.routable, routing.provider, routing.billed_to
-  from (values (false, route.model collate "C"), (true, lower(route.model collate "C"))) as asked (case_folded, id)
-  cross join lateral (
-    select c.pattern, c.is_prefix, c.provider
-    from registry.claims as c
-    where c.runtime = route.runtime and c.case_folded = asked.case_folded and c.pattern <= asked.id
-    order by c.pattern desc
-    limit 1
-  ) as nearest
-  join registry.providers as p on p.name = nearest.provider
-  where case when nearest.is_prefix then starts_with(asked.id, nearest.pattern) else asked.id = nearest.pattern end;
-  if found then
-    return routing;
-  end if;
-
-  select r.model_policy = 'any' and route.model is not null
-  into routing.routable
   from registry.runtimes as r
+  left join (
+    (values (false, route.model collate "C"), (true, lower(route.model collate "C"))) as asked (case_folded, id)
+    cross join lateral (
+      select c.pattern, c.is_prefix, c.provider, c.billed_to
+      from registry.claims as c
+      where c.runtime = route.runtime and c.case_folded = asked.case_folded and c.pattern <= asked.id
+      order by c.pattern desc
+      limit 1
+    ) as claimed
+  ) on case when claimed.is_prefix then starts_with(asked.id, claimed.pattern) else asked.id = claimed.pattern end
   where r.name = route.runtime;
   routing.routable := coalesce(routing.routable, false);
-  routing.provider := null;
-  routing.billed_to := null;
   return routing;
 end
 $$;

@@ -82,6 +82,7 @@ create table registry.models (
   deprecated_at timestamptz,
   sunset_at timestamptz,
   successor text collate "C",
+  billed_to text not null,
   constraint models_pkey primary key (runtime, model, arm_position),
   constraint models_runtime_menu_position_key unique (runtime, menu_position)
 );
@@ -98,6 +99,7 @@ create table registry.claims (
   pattern text collate "C" not null,
   is_prefix boolean not null,
   provider text collate "C" not null,
+  billed_to text not null,
   constraint claims_pkey primary key (runtime, case_folded, pattern)
 );
 comment on table registry.claims is

@@ -15,7 +15,6 @@ declare
   target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(change_runtime.model, 'model');
   request constant text collate "C" := workspace.optional_text(change_runtime.request_id, 'request_id');
-  with_key keyring.data_key;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -24,30 +23,24 @@ begin
     perform registry.invalid_argument('restore', 'is null');
   end if;
 
-  perform registry.hold();
-  perform keyring.hold();
-  with_key := keyring.active_key();
-  if request is null then
-    perform registry.require_runtime(target);
-  end if;
-  current := workspace.lock_workspace(with_key, change_runtime.ws);
+  current := workspace.lock_workspace(change_runtime.ws, target);
 
   -- A replay is answered before anything is checked: its first try has moved the version, and the runtime may be gone since.
   if request is not null then
     answer := workspace.recorded_answer(
-      with_key, current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
+      current.with_key, current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
     );
     if answer.workspace_id is not null then
       return answer;
     end if;
-    perform registry.require_runtime(target);
   end if;
 
   if change_runtime.expected_version <> current.version then
+    perform registry.require_runtime(target);
     perform workspace.version_conflict(current, change_runtime.expected_version);
   end if;
-  decided := workspace.choose_model(with_key, current, target, wanted, change_runtime.restore);
-  return workspace.write_change(with_key, current, decided, 'change_runtime', change_runtime.restore, request);
+  decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
+  return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);
 end
 $$;
 comment on function workspace.change_runtime(uuid, text, text, boolean, bigint, text) is

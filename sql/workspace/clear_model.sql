@@ -10,17 +10,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   request constant text collate "C" := workspace.optional_text(clear_model.request_id, 'request_id');
-  with_key keyring.data_key;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
 begin
-  perform registry.hold();
-  perform keyring.hold();
-  with_key := keyring.usable_key();
-  current := workspace.lock_workspace(with_key, clear_model.ws);
+  current := workspace.lock_workspace(clear_model.ws, needs_key => false);
 
-  answer := workspace.recorded_answer(with_key, current.workspace_id, request, 'clear_model', null, null, false);
+  answer := workspace.recorded_answer(current.with_key, current.workspace_id, request, 'clear_model', null, null, false);
   if answer.workspace_id is not null then
     return answer;
   end if;
@@ -30,7 +26,7 @@ begin
   end if;
   decided.runtime := current.runtime;
   decided.model_source := 'none';
-  return workspace.write_change(with_key, current, decided, 'clear_model', false, request);
+  return workspace.write_change(current, decided, 'clear_model', false, request);
 end
 $$;
 comment on function workspace.clear_model(uuid, bigint, text) is

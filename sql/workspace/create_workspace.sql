@@ -18,7 +18,6 @@ declare
   -- A request_id has no line break, so no other actor and request_id make the same text.
   digest bytea := sha256(convert_to(workspace.actor() || E'\n' || request, 'UTF8'));
   moment timestamptz;
-  with_key keyring.data_key;
   answer workspace.change;
   absent workspace.snapshot;
   decided workspace.decision;
@@ -38,35 +37,35 @@ begin
 
   perform registry.hold();
   perform keyring.hold();
-  with_key := keyring.active_key();
+  absent.with_key := keyring.active_key();
   moment := clock_timestamp();
   answer := workspace.recorded_answer(
-    with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
+    absent.with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
   );
   if answer.workspace_id is not null then
     return answer;
   end if;
-  perform registry.require_runtime(target);
-  decided := workspace.choose_model(with_key, absent, target, wanted, false);
+  decided := workspace.choose_model(absent, target, wanted, false);
 
   described := workspace.describe_change(absent, decided, 'create_workspace');
   described.version := 1;
   described.name := called;
+  described.request_id := request;
+  if wanted is not null then
+    -- Sealed before it is written: a plain value must never reach a table or the WAL.
+    stored := keyring.seal(absent.with_key, absent.workspace_id, 'MODEL', wanted);
+    described.sealed := stored.sealed;
+    described.key_id := stored.key_id;
+  end if;
   begin
     insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at)
-    values (
-      absent.workspace_id, called, target, described.version,
-      moment, moment
-    );
-    if wanted is not null then
-      stored := workspace.store_secret(with_key, absent.workspace_id, 'MODEL', wanted);
-    end if;
+    values (absent.workspace_id, called, target, described.version, moment, moment);
     -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
-    perform workspace.record_change(described, absent, stored, false, request);
+    perform workspace.record_change(described, case when wanted is not null then 'MODEL' end, stored);
   exception
     when unique_violation then
       answer := workspace.recorded_answer(
-        with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
+        absent.with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
       );
       if answer.workspace_id is not null then
         return answer;

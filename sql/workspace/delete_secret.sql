@@ -8,9 +8,7 @@ declare
   called constant text collate "C" := workspace.secret_name(delete_secret.name);
   current workspace.snapshot;
 begin
-  perform registry.hold();
-  perform keyring.hold();
-  current := workspace.lock_workspace(keyring.usable_key(), delete_secret.ws);
+  current := workspace.lock_workspace(delete_secret.ws, needs_key => false);
   if delete_secret.expected_version <> current.version then
     perform workspace.version_conflict(current, delete_secret.expected_version);
   end if;

@@ -5,15 +5,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  with_key keyring.data_key;
   current workspace.snapshot;
   decided workspace.decision;
   described workspace.changes;
 begin
-  perform registry.hold();
-  perform keyring.hold();
-  with_key := keyring.usable_key();
-  current := workspace.lock_workspace(with_key, delete_workspace.ws);
+  current := workspace.lock_workspace(delete_workspace.ws, needs_key => false);
   if delete_workspace.expected_version <> current.version then
     perform workspace.version_conflict(current, delete_workspace.expected_version);
   end if;
@@ -24,7 +20,7 @@ begin
 
   delete from workspace.secrets as s where s.workspace_id = current.workspace_id;
   delete from workspace.workspaces as w where w.id = current.workspace_id;
-  perform workspace.record_change(described, current, null, false, null);
+  perform workspace.record_change(described);
   return workspace.change_of(described, current.model, null);
 end
 $$;

@@ -7,7 +7,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   -- A stable function and all it calls see one snapshot: the pair, its routing and its version belong together.
-  current constant workspace.snapshot := workspace.read_workspace(keyring.active_key(), get_workspace.ws);
+  current constant workspace.snapshot := workspace.read_workspace(get_workspace.ws);
   routing registry.routing;
   state workspace.state;
 begin

@@ -1,13 +1,20 @@
--- Internal. The registry and the keyring are held before (registry.hold, keyring.hold).
+-- Internal. Whoever changes a workspace calls this first. The locks are taken in one order: registry, keyring, workspace.
 
-create or replace function workspace.lock_workspace(with_key keyring.data_key, ws uuid)
+create or replace function workspace.lock_workspace(
+  ws uuid,
+  runtime text default null,
+  needs_key boolean default true
+)
 returns workspace.snapshot
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if lock_workspace.ws is null then
-    perform registry.invalid_argument('ws', 'is null');
+  -- registry.hold and keyring.hold in one statement; above READ COMMITTED they do more.
+  lock table registry.state, keyring.keys in row share mode;
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform registry.hold();
+    perform keyring.hold();
   end if;
 
   -- Whoever changes the runtime or the secrets of a workspace holds its row, so what is read next stays so. The lock
@@ -16,10 +23,14 @@ begin
   -- statement might see it.
   perform from workspace.workspaces as w where w.id = lock_workspace.ws for no key update;
   if not found then
+    if lock_workspace.runtime is not null then
+      perform registry.require_runtime(lock_workspace.runtime);
+    end if;
     perform workspace.workspace_not_found(lock_workspace.ws);
   end if;
-  return workspace.read_workspace(with_key, lock_workspace.ws);
+  return workspace.read_workspace(lock_workspace.ws, lock_workspace.needs_key);
 end
 $$;
-comment on function workspace.lock_workspace(keyring.data_key, uuid) is
-  'Internal: locks a workspace until the transaction ends and reads it. Raises as read_workspace does.';
+comment on function workspace.lock_workspace(uuid, text, boolean) is
+  'Internal: keeps the registry, the keyring and a workspace as they are until the transaction ends, and reads the workspace.
+Raises as read_workspace does; of a workspace that is not there it says first, where a runtime is given, that this is not there either.';

@@ -13,7 +13,6 @@ as $$
 declare
   target constant text collate "C" := registry.clean_text(preview_runtime_change.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(preview_runtime_change.model, 'model');
-  with_key constant keyring.data_key := keyring.active_key();
   current workspace.snapshot;
   decided workspace.decision;
 begin
@@ -22,8 +21,8 @@ begin
   end if;
 
   perform registry.require_runtime(target);
-  current := workspace.read_workspace(with_key, preview_runtime_change.ws);
-  decided := workspace.choose_model(with_key, current, target, wanted, preview_runtime_change.restore);
+  current := workspace.read_workspace(preview_runtime_change.ws);
+  decided := workspace.choose_model(current, target, wanted, preview_runtime_change.restore);
   return workspace.change_of(
     workspace.describe_change(current, decided, 'change_runtime'), current.model, decided.model
   );

@@ -1,11 +1,9 @@
--- Internal.
+-- Internal. The workspace's row is locked before, or new. All of it or, if it fails, nothing.
 
 create or replace function workspace.record_change(
   described workspace.changes,
-  current workspace.snapshot,
-  stored keyring.sealed_value,
-  restore boolean,
-  request_id text
+  secret_name text default null,
+  secret keyring.sealed_value default null
 )
 returns void
 language plpgsql
@@ -15,8 +13,28 @@ declare
   actor constant text := workspace.actor();
   changed_at constant timestamptz := clock_timestamp();
   txid constant xid8 := pg_current_xact_id();
-  position constant bigint := workspace.next_position(described.workspace_id, described.version);
+  position constant bigint := workspace.own_position();
 begin
+  -- One statement, because a statement costs as much as what it writes.
+  with stored as (
+    insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
+    select described.workspace_id, record_change.secret_name, secret.sealed, secret.key_id, changed_at
+    where record_change.secret_name is not null
+    on conflict (workspace_id, key) do update set
+      sealed = excluded.sealed,
+      key_id = excluded.key_id,
+      updated_at = excluded.updated_at
+  ),
+  -- Not one that was made, or deleted, by this very change.
+  moved as (
+    update workspace.workspaces as w
+    set
+      name = coalesce(described.name, w.name),
+      runtime = described.runtime,
+      version = described.version,
+      updated_at = changed_at
+    where w.id = described.workspace_id and w.version < described.version
+  )
   insert into workspace.changes (
     workspace_id, version, action, changed, previous_runtime, runtime,
     previous_sealed, previous_key_id, sealed, key_id,
@@ -27,12 +45,21 @@ begin
   values (
     described.workspace_id, described.version, described.action, described.changed,
     described.previous_runtime, described.runtime,
-    case when not current.model_is_unreadable then current.sealed end,
-    case when not current.model_is_unreadable then current.key_id end,
-    stored.sealed, stored.key_id,
+    described.previous_sealed, described.previous_key_id, described.sealed, described.key_id,
     described.model_source, described.provider, described.billed_to, described.billing_changed,
-    record_change.restore, actor, record_change.request_id, changed_at, txid, described.secret,
-    described.model_deprecated, described.model_sunset_at, position, described.name
+    described.restore, actor, described.request_id, changed_at, txid, described.secret,
+    described.model_deprecated, described.model_sunset_at,
+    -- Not below the change before: its transaction may be the younger one, if it got the workspace first. (It is over, or
+    -- our own: the workspace is locked. Equal positions go by version.)
+    greatest(
+      position,
+      (
+        select before.position
+        from workspace.changes as before
+        where before.workspace_id = described.workspace_id and before.version = described.version - 1
+      )
+    ),
+    described.name
   );
 
   -- Off unless asked for: transactions that notify commit one after the other.
@@ -41,5 +68,6 @@ begin
   end if;
 end
 $$;
-comment on function workspace.record_change(workspace.changes, workspace.snapshot, keyring.sealed_value, boolean, text) is
-  'Internal: writes the row of changes, at its place in the feed. With the setting runtime_registry.notify = on it wakes those who listen on runtime_registry_changes.';
+comment on function workspace.record_change(workspace.changes, text, keyring.sealed_value) is
+  'Internal: writes a change: the workspace''s secret of this name (null: none), its own row and the history''s.
+With the setting runtime_registry.notify = on it wakes those who listen on runtime_registry_changes.';

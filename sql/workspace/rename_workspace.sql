@@ -17,11 +17,9 @@ declare
   target constant text collate "C" := workspace.optional_text(rename_workspace.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(rename_workspace.model, 'model');
   request constant text collate "C" := workspace.optional_text(rename_workspace.request_id, 'request_id');
-  with_key keyring.data_key;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
-  routing registry.routing;
 begin
   if rename_workspace.restore is null then
     perform registry.invalid_argument('restore', 'is null');
@@ -29,13 +27,10 @@ begin
     perform registry.invalid_argument('restore', 'needs a runtime');
   end if;
 
-  perform registry.hold();
-  perform keyring.hold();
-  with_key := keyring.active_key();
-  current := workspace.lock_workspace(with_key, rename_workspace.ws);
+  current := workspace.lock_workspace(rename_workspace.ws);
 
   answer := workspace.recorded_answer(
-    with_key, current.workspace_id, request, 'rename_workspace', target, wanted, rename_workspace.restore, called
+    current.with_key, current.workspace_id, request, 'rename_workspace', target, wanted, rename_workspace.restore, called
   );
   if answer.workspace_id is not null then
     return answer;
@@ -50,7 +45,7 @@ begin
 
   if target is not null or wanted is not null then
     decided := workspace.choose_model(
-      with_key, current, coalesce(target, current.runtime), wanted, rename_workspace.restore
+      current, coalesce(target, current.runtime), wanted, rename_workspace.restore
     );
   elsif current.model_is_unreadable then
     perform workspace.secret_unreadable(current.workspace_id);
@@ -59,16 +54,10 @@ begin
     decided.runtime := current.runtime;
     decided.model := current.model;
     decided.model_source := case when current.model is null then 'none' else 'kept' end;
-    if current.model is not null then
-      routing := registry.route(current.runtime, current.model, current.credentials);
-      decided.provider := routing.provider;
-      decided.billed_to := routing.billed_to;
-      decided.model_deprecated := routing.deprecated;
-      decided.model_sunset_at := routing.sunset_at;
-    end if;
+    decided.routing := registry.route(current.runtime, current.model, current.credentials);
   end if;
   return workspace.write_change(
-    with_key, current, decided, 'rename_workspace', rename_workspace.restore, request, called
+    current, decided, 'rename_workspace', rename_workspace.restore, request, called
   );
 end
 $$;

@@ -12,17 +12,13 @@ as $$
 declare
   wanted constant text collate "C" := registry.clean_text(set_model.model, 'model');
   request constant text collate "C" := workspace.optional_text(set_model.request_id, 'request_id');
-  with_key keyring.data_key;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
 begin
-  perform registry.hold();
-  perform keyring.hold();
-  with_key := keyring.active_key();
-  current := workspace.lock_workspace(with_key, set_model.ws);
+  current := workspace.lock_workspace(set_model.ws);
 
-  answer := workspace.recorded_answer(with_key, current.workspace_id, request, 'set_model', null, wanted, false);
+  answer := workspace.recorded_answer(current.with_key, current.workspace_id, request, 'set_model', null, wanted, false);
   if answer.workspace_id is not null then
     return answer;
   end if;
@@ -30,8 +26,8 @@ begin
   if set_model.expected_version <> current.version then
     perform workspace.version_conflict(current, set_model.expected_version);
   end if;
-  decided := workspace.choose_model(with_key, current, current.runtime, wanted, false);
-  return workspace.write_change(with_key, current, decided, 'set_model', false, request);
+  decided := workspace.choose_model(current, current.runtime, wanted, false);
+  return workspace.write_change(current, decided, 'set_model', false, request);
 end
 $$;
 comment on function workspace.set_model(uuid, text, bigint, text) is

@@ -11,10 +11,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   called constant text collate "C" := workspace.secret_name(set_secret.name);
-  with_key keyring.data_key;
   current workspace.snapshot;
   stored keyring.sealed_value;
-  is_same boolean;
 begin
   -- The value is kept as it is: white space and line breaks belong to it.
   if set_secret.value is null then
@@ -25,10 +23,7 @@ begin
     perform registry.invalid_argument('value', 'is longer than 1048576 bytes');
   end if;
 
-  perform registry.hold();
-  perform keyring.hold();
-  with_key := keyring.active_key();
-  current := workspace.lock_workspace(with_key, set_secret.ws);
+  current := workspace.lock_workspace(set_secret.ws);
   if set_secret.expected_version <> current.version then
     perform workspace.version_conflict(current, set_secret.expected_version);
   end if;
@@ -37,11 +32,12 @@ begin
   into stored
   from workspace.secrets as s
   where s.workspace_id = current.workspace_id and s.key = called;
-  is_same := keyring.unseal(with_key, current.workspace_id, called, stored.sealed, stored.key_id) = set_secret.value;
-  if is_same is not true then
-    stored := workspace.store_secret(with_key, current.workspace_id, called, set_secret.value);
+  if keyring.unseal(current.with_key, current.workspace_id, called, stored.sealed, stored.key_id) = set_secret.value then
+    return workspace.write_secret_change(current, called, 'set_secret', false);
   end if;
-  return workspace.write_secret_change(current, called, 'set_secret', is_same is not true);
+  -- Sealed before it is written: a plain value must never reach a table or the WAL.
+  stored := keyring.seal(current.with_key, current.workspace_id, called, set_secret.value);
+  return workspace.write_secret_change(current, called, 'set_secret', true, stored);
 end
 $$;
 comment on function workspace.set_secret(uuid, text, text, bigint) is

@@ -77,7 +77,7 @@ comment on column workspace.changes.txid is 'The transaction that made the chang
 comment on column workspace.changes.model_deprecated is
   'Whether the registry deprecated the model after, there and then; its end, if that was known, is model_sunset_at.';
 comment on column workspace.changes.position is
-  'Its place in the feed, see workspace.next_position; 0: made before there was a feed.';
+  'Its place in the feed, see workspace.record_change; 0: made before there was a feed.';
 comment on column workspace.changes.name is 'The name that the call gave; null: it gave none.';
 
 create table workspace.numbering (
@@ -187,18 +187,16 @@ create type workspace.snapshot as (
   key_id integer,
   model text,
   model_is_unreadable boolean,
-  credentials text[]
+  credentials text[],
+  with_key keyring.data_key
 );
 comment on type workspace.snapshot is
-  'Internal: what a decision about a workspace starts from. credentials: the names of its secrets besides MODEL.';
+  'Internal: what a decision about a workspace starts from. credentials: the names of its secrets besides MODEL. with_key: the key that seals.';
 
 create type workspace.decision as (
   runtime text,
   model text,
   model_source text,
-  provider text,
-  billed_to text,
-  model_deprecated boolean,
-  model_sunset_at timestamptz
+  routing registry.routing
 );
-comment on type workspace.decision is 'Internal: the pair that a workspace shall have.';
+comment on type workspace.decision is 'Internal: the pair that a workspace shall have, and why.';

@@ -1,7 +1,6 @@
 -- Internal. The workspace's row is locked before. All of it or, if any statement fails, nothing.
 
 create or replace function workspace.write_change(
-  with_key keyring.data_key,
   current workspace.snapshot,
   decided workspace.decision,
   action text,
@@ -18,42 +17,38 @@ declare
     write_change.current, write_change.decided, write_change.action
   );
   stored keyring.sealed_value := (current.sealed, current.key_id);
-  moment constant timestamptz := clock_timestamp();
+  stored_as text;
 begin
-  if write_change.name is not null then
-    described.name := write_change.name;
-    described.changed := described.changed
-      or (select w.name <> write_change.name from workspace.workspaces as w where w.id = current.workspace_id);
+  described.restore := write_change.restore;
+  described.request_id := write_change.request_id;
+  described.name := write_change.name;
+  if described.name is not null and not described.changed then
+    described.changed := (
+      select w.name <> described.name from workspace.workspaces as w where w.id = described.workspace_id
+    );
   end if;
 
   -- Nothing to do writes nothing, unless the caller may come back for this answer: then it is recorded, so that a late
   -- replay cannot undo what happened in between.
-  if not described.changed and write_change.request_id is null then
+  if not described.changed and described.request_id is null then
     return workspace.change_of(described, current.model, decided.model);
   end if;
 
-  -- A model that stays keeps its bytes.
-  if decided.model is distinct from current.model or current.model_is_unreadable then
-    if decided.model is null then
-      delete from workspace.secrets as s where s.workspace_id = current.workspace_id and s.key = 'MODEL';
-      stored := null;
-    else
-      stored := workspace.store_secret(with_key, current.workspace_id, 'MODEL', decided.model);
-    end if;
+  -- A model that stays keeps its bytes. Another one is sealed first: a plain value must never reach a table or the WAL.
+  if decided.model is null and current.sealed is not null then
+    delete from workspace.secrets as s where s.workspace_id = described.workspace_id and s.key = 'MODEL';
+    stored := null;
+  elsif decided.model is distinct from current.model then
+    stored := keyring.seal(current.with_key, current.workspace_id, 'MODEL', decided.model);
+    stored_as := 'MODEL';
   end if;
 
   described.version := current.version + 1;
-  update workspace.workspaces as w
-  set
-    name = coalesce(write_change.name, w.name),
-    runtime = decided.runtime,
-    version = described.version,
-    updated_at = moment
-  where w.id = current.workspace_id;
-
-  perform workspace.record_change(described, current, stored, write_change.restore, write_change.request_id);
+  described.sealed := stored.sealed;
+  described.key_id := stored.key_id;
+  perform workspace.record_change(described, stored_as, stored);
   return workspace.change_of(described, current.model, decided.model);
 end
 $$;
-comment on function workspace.write_change(keyring.data_key, workspace.snapshot, workspace.decision, text, boolean, text, text) is
+comment on function workspace.write_change(workspace.snapshot, workspace.decision, text, boolean, text, text) is
   'Internal: stores what was decided about an existing workspace, records it and says what was done.';

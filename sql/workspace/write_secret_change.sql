@@ -1,10 +1,11 @@
--- Internal. The secret itself is written before; the workspace's row is locked.
+-- Internal. The workspace's row is locked before; a secret that goes is gone.
 
 create or replace function workspace.write_secret_change(
   current workspace.snapshot,
   secret text,
   action text,
-  changed boolean
+  changed boolean,
+  stored keyring.sealed_value default null
 )
 returns workspace.change
 language plpgsql
@@ -15,8 +16,6 @@ declare
   decided workspace.decision;
   described workspace.changes;
   previous registry.routing;
-  routing registry.routing;
-  moment constant timestamptz := clock_timestamp();
 begin
   -- The pair stays, but credentials may have another provider serve it.
   after.credentials := array_remove(current.credentials, write_secret_change.secret);
@@ -24,31 +23,26 @@ begin
     after.credentials := after.credentials || write_secret_change.secret;
   end if;
   previous := registry.route(current.runtime, current.model, current.credentials);
-  routing := registry.route(after.runtime, after.model, after.credentials);
 
+  -- The model stays, readable or not.
+  after.model_is_unreadable := false;
   decided.runtime := after.runtime;
   decided.model := after.model;
   decided.model_source := case when after.sealed is null then 'none' else 'kept' end;
-  decided.provider := routing.provider;
-  decided.billed_to := routing.billed_to;
-  decided.model_deprecated := routing.deprecated;
-  decided.model_sunset_at := routing.sunset_at;
+  decided.routing := registry.route(after.runtime, after.model, after.credentials);
   described := workspace.describe_change(after, decided, write_secret_change.action);
   described.changed := write_secret_change.changed;
-  described.billing_changed := described.changed and coalesce(previous.billed_to <> routing.billed_to, false);
+  described.billing_changed := described.changed and coalesce(previous.billed_to <> described.billed_to, false);
+  described.sealed := after.sealed;
+  described.key_id := after.key_id;
   described.secret := write_secret_change.secret;
 
   if described.changed then
     described.version := current.version + 1;
-    update workspace.workspaces as w
-    set version = described.version, updated_at = moment
-    where w.id = current.workspace_id;
-    -- The model stays, readable or not.
-    after.model_is_unreadable := false;
-    perform workspace.record_change(described, after, (after.sealed, after.key_id), false, null);
+    perform workspace.record_change(described, case when stored.sealed is not null then described.secret end, stored);
   end if;
   return workspace.change_of(described, current.model, current.model);
 end
 $$;
-comment on function workspace.write_secret_change(workspace.snapshot, text, text, boolean) is
-  'Internal: records that a secret besides the model was written or removed, and says what that changed.';
+comment on function workspace.write_secret_change(workspace.snapshot, text, text, boolean, keyring.sealed_value) is
+  'Internal: stores a secret besides the model (null: there is nothing to store), records that, and says what it changed.';

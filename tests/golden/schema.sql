@@ -638,10 +638,7 @@ CREATE TYPE workspace.decision AS (
 	runtime text,
 	model text,
 	model_source text,
-	provider text,
-	billed_to text,
-	model_deprecated boolean,
-	model_sunset_at timestamp with time zone
+	routing registry.routing
 );
 
 
@@ -649,7 +646,7 @@ CREATE TYPE workspace.decision AS (
 -- Name: TYPE decision; Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON TYPE workspace.decision IS 'Internal: the pair that a workspace shall have.';
+COMMENT ON TYPE workspace.decision IS 'Internal: the pair that a workspace shall have, and why.';
 
 
 --
@@ -732,7 +729,8 @@ CREATE TYPE workspace.snapshot AS (
 	key_id integer,
 	model text,
 	model_is_unreadable boolean,
-	credentials text[]
+	credentials text[],
+	with_key keyring.data_key
 );
 
 
@@ -740,7 +738,7 @@ CREATE TYPE workspace.snapshot AS (
 -- Name: TYPE snapshot; Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON TYPE workspace.snapshot IS 'Internal: what a decision about a workspace starts from. credentials: the names of its secrets besides MODEL.';
+COMMENT ON TYPE workspace.snapshot IS 'Internal: what a decision about a workspace starts from. credentials: the names of its secrets besides MODEL. with_key: the key that seals.';
 
 
 --
@@ -1063,10 +1061,10 @@ begin
       place := cardinality(verdicts) + 1;
       current := (
         stored.id, stored.runtime, stored.version, stored.sealed, stored.key_id, model,
-        stored.sealed is not null and model is null, stored.credentials
+        stored.sealed is not null and model is null, stored.credentials, with_key
       );
       begin
-        decided := workspace.choose_model(with_key, current, target, null, change_batch.restore);
+        decided := workspace.choose_model(current, target, null, change_batch.restore);
         verdicts := verdicts || workspace.describe_change(current, decided, 'change_runtime');
         models := models || decided.model;
         refusals := refusals || null::text;
@@ -1120,7 +1118,7 @@ begin
   end if;
   moment := clock_timestamp();
   own_txid := pg_current_xact_id();
-  own_position := workspace.next_position(null, null);
+  own_position := workspace.own_position();
 
   insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
   select n.workspace_id, 'MODEL', n.sealed, n.key_id, moment
@@ -1434,7 +1432,7 @@ CREATE FUNCTION fleet.feed_end() RETURNS bigint
     AS $$
 begin
   -- A change that this snapshot does not see is of a transaction whose id is not below the snapshot's xmin, so its
-  -- position is not below this (workspace.next_position). What is below it is seen, or was rolled back.
+  -- position is not below this (workspace.own_position). What is below it is seen, or was rolled back.
   return (
     select case
       when n.made_in = n.tableoid and n.made_by = n.xmin
@@ -1826,7 +1824,7 @@ begin
         <= (last_examined.position, last_examined.workspace_id, last_examined.version)
       and c.changed_at < prune_changes.before
       and (c.request_id is null or c.changed_at < replayable_since)
-      -- The first keeps the id taken (create_workspace), the last is where the next one goes on (next_position).
+      -- The first keeps the id taken (create_workspace), the last is where the next one goes on (record_change).
       and c.version > 1
       and exists (
         select
@@ -2145,14 +2143,13 @@ CREATE FUNCTION fleet.reset_of(runtime text, model text) RETURNS workspace.decis
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  no_key keyring.data_key;
   orphan workspace.snapshot;
 begin
   orphan.runtime := reset_of.runtime;
   orphan.model := reset_of.model;
   orphan.model_is_unreadable := false;
   orphan.credentials := '{}';  -- They decide by whom a model is served, not which it is.
-  return workspace.choose_model(no_key, orphan, reset_of.runtime, null, false);
+  return workspace.choose_model(orphan, reset_of.runtime, null, false);
 exception
   when sqlstate 'PT422' then
     return null;  -- NO_DEFAULT_MODEL
@@ -2340,19 +2337,10 @@ CREATE FUNCTION keyring.active_key() RETURNS keyring.data_key
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  active keyring.keys;
-  key keyring.data_key;
+  stored keyring.keys;
 begin
-  select k.* into active from keyring.keys as k where k.state = 'active';
-  if not found then
-    return null;
-  end if;
-  key := keyring.open_key(active);
-  if key.key_id is null then
-    perform keyring.session_kek();
-    perform keyring.key_missing('does not fit this keyring');
-  end if;
-  return key;
+  select k.* into stored from keyring.keys as k where k.state = 'active';
+  return keyring.open_key(stored, is_needed => true);
 end
 $$;
 
@@ -2405,10 +2393,10 @@ CREATE FUNCTION keyring.any_key(key_id integer) RETURNS keyring.data_key
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  asked keyring.keys;
+  stored keyring.keys;
 begin
-  select k.* into asked from keyring.keys as k where k.id = any_key.key_id;
-  return keyring.open_key(asked);
+  select k.* into stored from keyring.keys as k where k.id = any_key.key_id;
+  return keyring.open_key(stored, is_needed => false);
 end
 $$;
 
@@ -2418,27 +2406,6 @@ $$;
 --
 
 COMMENT ON FUNCTION keyring.any_key(key_id integer) IS 'Internal: a key of the keyring, active or retired, opened; null if there is none or the KEK does not fit.';
-
-
---
--- Name: decrypt(bytea, text); Type: FUNCTION; Schema: keyring; Owner: -
---
-
-CREATE FUNCTION keyring.decrypt(message bytea, key text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  return pgcrypto.pgp_sym_decrypt(decrypt.message, decrypt.key);
-end
-$$;
-
-
---
--- Name: FUNCTION decrypt(message bytea, key text); Type: COMMENT; Schema: keyring; Owner: -
---
-
-COMMENT ON FUNCTION keyring.decrypt(message bytea, key text) IS 'Internal: what keyring.encrypt was given; an error for any other bytes or key.';
 
 
 --
@@ -2538,20 +2505,21 @@ CREATE FUNCTION keyring.is_whole(message bytea) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  size constant integer := octet_length(is_whole.message);
   place integer := 15;
-  first integer;
+  first integer := get_byte(is_whole.message, place);
 begin
-  while get_byte(is_whole.message, place) = 238 loop
+  while first = 238 loop
     place := place + 16385;
+    first := get_byte(is_whole.message, place);
   end loop;
-  first := get_byte(is_whole.message, place);
   if first < 192 then
-    return size = place + 1 + first;
+    return octet_length(is_whole.message) = place + 1 + first;
   elsif first < 224 then
-    return size = place + 2 + (first - 192) * 256 + get_byte(is_whole.message, place + 1) + 192;
+    return octet_length(is_whole.message)
+      = place + 2 + (first - 192) * 256 + get_byte(is_whole.message, place + 1) + 192;
   end if;
-  return first = 255 and substr(is_whole.message, place + 2, 4) = int4send(size - place - 5);
+  return first = 255
+    and substr(is_whole.message, place + 2, 4) = int4send(octet_length(is_whole.message) - place - 5);
 end
 $$;
 
@@ -2613,6 +2581,37 @@ $$;
 COMMENT ON FUNCTION keyring.lock() IS 'Internal: keeps everybody else from sealing, and from changing the keys, until the transaction ends. Raises ISOLATION_UNSUPPORTED.';
 
 
+--
+-- Name: open(bytea, text, text); Type: FUNCTION; Schema: keyring; Owner: -
+--
+
+CREATE FUNCTION keyring.open(message bytea, key text, label text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  opened text;
+begin
+  opened := pgcrypto.pgp_sym_decrypt(open.message, open.key);
+  return case when starts_with(opened, open.label) and keyring.is_whole(open.message) then
+    substr(opened, length(open.label) + 1)
+  end;
+exception
+  -- Why it does not open is nobody's business (it would be an oracle), and the error could carry bytes into the log.
+  when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
+    or invalid_parameter_value or data_corrupted or array_subscript_error then
+    return null;
+end
+$$;
+
+
+--
+-- Name: FUNCTION open(message bytea, key text, label text); Type: COMMENT; Schema: keyring; Owner: -
+--
+
+COMMENT ON FUNCTION keyring.open(message bytea, key text, label text) IS 'Internal: what stands after the label in what keyring.encrypt was given; null for any other bytes, key or label.';
+
+
 
 
 --
@@ -2650,18 +2649,27 @@ COMMENT ON COLUMN keyring.keys.state IS 'active or retired.';
 
 
 --
--- Name: open_key(keyring.keys); Type: FUNCTION; Schema: keyring; Owner: -
+-- Name: open_key(keyring.keys, boolean); Type: FUNCTION; Schema: keyring; Owner: -
 --
 
-CREATE FUNCTION keyring.open_key(stored keyring.keys) RETURNS keyring.data_key
+CREATE FUNCTION keyring.open_key(stored keyring.keys, is_needed boolean) RETURNS keyring.data_key
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  key keyring.data_key := keyring.unwrap(stored.id, stored.wrapped, current_setting('runtime_registry.kek', true));
+  key keyring.data_key;
 begin
+  if stored.id is null then
+    return null;
+  end if;
+  key := keyring.unwrap(stored.id, stored.wrapped, current_setting('runtime_registry.kek', true));
+  -- While the KEK is being changed (keyring.rewrap), sessions bring the new one along: one of the two fits, before and after.
   if key.key_id is null then
     key := keyring.unwrap(stored.id, stored.wrapped, current_setting('runtime_registry.new_kek', true));
+  end if;
+  if key.key_id is null and open_key.is_needed then
+    perform keyring.session_kek();
+    perform keyring.key_missing('does not fit this keyring');
   end if;
   return key;
 end
@@ -2669,10 +2677,11 @@ $$;
 
 
 --
--- Name: FUNCTION open_key(stored keyring.keys); Type: COMMENT; Schema: keyring; Owner: -
+-- Name: FUNCTION open_key(stored keyring.keys, is_needed boolean); Type: COMMENT; Schema: keyring; Owner: -
 --
 
-COMMENT ON FUNCTION keyring.open_key(stored keyring.keys) IS 'Internal: a key of the keyring, opened; null if the session has no key-encryption key that fits.';
+COMMENT ON FUNCTION keyring.open_key(stored keyring.keys, is_needed boolean) IS 'Internal: a key of the keyring, opened; null for null.
+Where the session has no key-encryption key that fits: null too or, if the key is needed, ENCRYPTION_KEY_MISSING.';
 
 
 --
@@ -3089,27 +3098,20 @@ CREATE FUNCTION keyring.unseal(with_key keyring.data_key, ws uuid, name text, se
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  label constant text := unseal.ws || ' ' || unseal.name || E'\n';
   fitting keyring.data_key := with_key;
-  opened text;
 begin
   if unseal.key_id is null then
-    return convert_from(unseal.sealed, 'UTF8');
+    begin
+      return convert_from(unseal.sealed, 'UTF8');
+    exception
+      when character_not_in_repertoire then
+        return null;
+    end;
   end if;
-
   if unseal.key_id is distinct from fitting.key_id then
     fitting := keyring.any_key(unseal.key_id);
   end if;
-  opened := keyring.decrypt(unseal.sealed, fitting.secret);
-  if starts_with(opened, label) and keyring.is_whole(unseal.sealed) then
-    return substr(opened, length(label) + 1);
-  end if;
-  return null;
-exception
-  -- Why it does not open is nobody's business (it would be an oracle), and the error could carry bytes into the log.
-  when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
-    or invalid_parameter_value or data_corrupted or array_subscript_error then
-    return null;
+  return keyring.open(unseal.sealed, fitting.secret, unseal.ws || ' ' || unseal.name || E'\n');
 end
 $$;
 
@@ -3131,19 +3133,9 @@ CREATE FUNCTION keyring.unwrap(key_id integer, wrapped bytea, kek text) RETURNS 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  label constant text := format(E'runtime-registry key %s\n', unwrap.key_id);
-  opened text;
+  secret constant text := keyring.open(unwrap.wrapped, unwrap.kek, format(E'runtime-registry key %s\n', unwrap.key_id));
 begin
-  opened := keyring.decrypt(unwrap.wrapped, unwrap.kek);
-  if starts_with(opened, label) and keyring.is_whole(unwrap.wrapped) then
-    return (unwrap.key_id, substr(opened, length(label) + 1))::keyring.data_key;
-  end if;
-  return null;
-exception
-  -- Why it does not open is nobody's business: it would be an oracle.
-  when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
-    or invalid_parameter_value or data_corrupted or array_subscript_error then
-    return null;
+  return (case when secret is not null then unwrap.key_id end, secret)::keyring.data_key;
 end
 $$;
 
@@ -3152,7 +3144,7 @@ $$;
 -- Name: FUNCTION unwrap(key_id integer, wrapped bytea, kek text); Type: COMMENT; Schema: keyring; Owner: -
 --
 
-COMMENT ON FUNCTION keyring.unwrap(key_id integer, wrapped bytea, kek text) IS 'Internal: a wrapped data key, opened; null if the KEK does not fit.';
+COMMENT ON FUNCTION keyring.unwrap(key_id integer, wrapped bytea, kek text) IS 'Internal: a wrapped data key, opened; all null if the KEK does not fit.';
 
 
 --
@@ -3164,10 +3156,10 @@ CREATE FUNCTION keyring.usable_key() RETURNS keyring.data_key
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  active keyring.keys;
+  stored keyring.keys;
 begin
-  select k.* into active from keyring.keys as k where k.state = 'active';
-  return keyring.open_key(active);
+  select k.* into stored from keyring.keys as k where k.state = 'active';
+  return keyring.open_key(stored, is_needed => false);
 end
 $$;
 
@@ -3212,7 +3204,13 @@ declare
   -- Not the caller's collation: it would go on into every comparison.
   cleaned text collate "C" := clean_text.value;
   problem text;
+  -- Nearly all ids and names are made of these alone, and have nothing to trim or to refuse. The frequent ones first.
+  harmless constant text collate "C" := 'eaoirntslcudpmhgbfywkvxzjq0123456789-_./:ABCDEFGHIJKLMNOPQRSTUVWXYZ';
 begin
+  if octet_length(cleaned) between 1 and 255 and translate(cleaned, harmless, '') = '' then
+    return cleaned;
+  end if;
+
   -- What is far too long is refused untrimmed: trimming needs 13 times its memory.
   if octet_length(cleaned) <= 4096 then
     cleaned := registry.trim_text(cleaned);
@@ -4251,7 +4249,8 @@ begin
       end,
       d.deprecated_at,
       d.sunset_at,
-      d.successor
+      d.successor,
+      p.billed_to
     )::registry.models
     from (
       select
@@ -4266,6 +4265,7 @@ begin
     ) as listed
     left join registry.manifest_deprecations(replace_registry.manifest) as d
       on d.model = listed.model and (d.runtimes is null or d.runtimes ? listed.runtime)
+    join unnest(new_providers) as p on p.name = listed.provider
     where listed.occurrence_on_arm = 1
   );
 
@@ -4309,9 +4309,10 @@ begin
       except
       select c.provider, c.pattern, c.is_prefix, c.case_sensitive from covered as c
     )
-    select row(a.runtime, not u.case_sensitive, u.pattern, u.is_prefix, u.provider)::registry.claims
+    select row(a.runtime, not u.case_sensitive, u.pattern, u.is_prefix, u.provider, p.billed_to)::registry.claims
     from uncovered as u
     join unnest(new_arms) as a on a.provider = u.provider
+    join unnest(new_providers) as p on p.name = u.provider
   );
 
   new_equivalents := array(
@@ -4476,20 +4477,17 @@ declare
 begin
   -- An exact id. Of several arms that list it, the only one that the credentials open wins, else the first.
   if route.auth_env = '{}' then
-    select true, m.provider, p.billed_to, m.deprecated_at <= now(), m.sunset_at
+    select true, m.provider, m.billed_to, m.deprecated_at <= now(), m.sunset_at
     into routing
     from registry.models as m
-    join registry.providers as p on p.name = m.provider
-    where m.runtime = route.runtime and m.model = route.model
-    order by m.arm_position
-    limit 1;
+    where m.runtime = route.runtime and m.model = route.model and m.menu_position is not null;
   else
     select true, candidate.provider, candidate.billed_to, candidate.deprecated_at <= now(), candidate.sunset_at
     into routing
     from (
       select
         m.provider,
-        p.billed_to,
+        m.billed_to,
         m.deprecated_at,
         m.sunset_at,
         m.arm_position,
@@ -4508,29 +4506,24 @@ begin
 
   -- A prefix or an alias. Within a runtime no two providers overlap (refused at load), so of each kind only the greatest
   -- pattern that is not above the id can claim it: one step down an index, however many there are.
-  select true, p.name, p.billed_to
+  select
+    claimed.provider is not null or (r.model_policy = 'any' and route.model is not null),
+    claimed.provider,
+    claimed.billed_to
   into routing.routable, routing.provider, routing.billed_to
-  from (values (false, route.model collate "C"), (true, lower(route.model collate "C"))) as asked (case_folded, id)
-  cross join lateral (
-    select c.pattern, c.is_prefix, c.provider
-    from registry.claims as c
-    where c.runtime = route.runtime and c.case_folded = asked.case_folded and c.pattern <= asked.id
-    order by c.pattern desc
-    limit 1
-  ) as nearest
-  join registry.providers as p on p.name = nearest.provider
-  where case when nearest.is_prefix then starts_with(asked.id, nearest.pattern) else asked.id = nearest.pattern end;
-  if found then
-    return routing;
-  end if;
-
-  select r.model_policy = 'any' and route.model is not null
-  into routing.routable
   from registry.runtimes as r
+  left join (
+    (values (false, route.model collate "C"), (true, lower(route.model collate "C"))) as asked (case_folded, id)
+    cross join lateral (
+      select c.pattern, c.is_prefix, c.provider, c.billed_to
+      from registry.claims as c
+      where c.runtime = route.runtime and c.case_folded = asked.case_folded and c.pattern <= asked.id
+      order by c.pattern desc
+      limit 1
+    ) as claimed
+  ) on case when claimed.is_prefix then starts_with(asked.id, claimed.pattern) else asked.id = claimed.pattern end
   where r.name = route.runtime;
   routing.routable := coalesce(routing.routable, false);
-  routing.provider := null;
-  routing.billed_to := null;
   return routing;
 end
 $$;
@@ -4863,7 +4856,7 @@ COMMENT ON COLUMN workspace.changes.model_deprecated IS 'Whether the registry de
 -- Name: COLUMN changes."position"; Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON COLUMN workspace.changes."position" IS 'Its place in the feed, see workspace.next_position; 0: made before there was a feed.';
+COMMENT ON COLUMN workspace.changes."position" IS 'Its place in the feed, see workspace.record_change; 0: made before there was a feed.';
 
 
 --
@@ -4881,31 +4874,30 @@ CREATE FUNCTION workspace.change_of(recorded workspace.changes, previous_model t
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  answer workspace.change;
 begin
-  answer.workspace_id := recorded.workspace_id;
-  answer.version := recorded.version;
-  answer.changed := recorded.changed;
-  answer.previous_runtime := recorded.previous_runtime;
-  answer.runtime := recorded.runtime;
-  answer.previous_model := change_of.previous_model;
-  answer.model := change_of.model;
-  answer.model_source := recorded.model_source;
-  answer.model_was_reset := recorded.model_source in ('restored', 'equivalent', 'default');
-  answer.provider := recorded.provider;
-  answer.billed_to := recorded.billed_to;
-  answer.billing_changed := recorded.billing_changed;
-  answer.needs_restart := recorded.changed
-    and recorded.action not in ('create_workspace', 'delete_workspace')
-    and (
-      recorded.action <> 'rename_workspace'
-      or recorded.runtime <> recorded.previous_runtime
-      or change_of.previous_model is distinct from change_of.model
-    );
-  answer.model_deprecated := recorded.model_deprecated;
-  answer.model_sunset_at := recorded.model_sunset_at;
-  return answer;
+  return (
+    recorded.workspace_id,
+    recorded.version,
+    recorded.changed,
+    recorded.previous_runtime,
+    recorded.runtime,
+    change_of.previous_model,
+    change_of.model,
+    recorded.model_source,
+    recorded.model_source in ('restored', 'equivalent', 'default'),
+    recorded.provider,
+    recorded.billed_to,
+    recorded.billing_changed,
+    -- needs_restart
+    recorded.changed and case
+      when recorded.action in ('create_workspace', 'delete_workspace') then false
+      when recorded.action = 'rename_workspace' then
+        recorded.runtime <> recorded.previous_runtime or change_of.previous_model is distinct from change_of.model
+      else true
+    end,
+    recorded.model_deprecated,
+    recorded.model_sunset_at
+  )::workspace.change;
 end
 $$;
 
@@ -4929,7 +4921,6 @@ declare
   target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(change_runtime.model, 'model');
   request constant text collate "C" := workspace.optional_text(change_runtime.request_id, 'request_id');
-  with_key keyring.data_key;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -4938,30 +4929,24 @@ begin
     perform registry.invalid_argument('restore', 'is null');
   end if;
 
-  perform registry.hold();
-  perform keyring.hold();
-  with_key := keyring.active_key();
-  if request is null then
-    perform registry.require_runtime(target);
-  end if;
-  current := workspace.lock_workspace(with_key, change_runtime.ws);
+  current := workspace.lock_workspace(change_runtime.ws, target);
 
   -- A replay is answered before anything is checked: its first try has moved the version, and the runtime may be gone since.
   if request is not null then
     answer := workspace.recorded_answer(
-      with_key, current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
+      current.with_key, current.workspace_id, request, 'change_runtime', target, wanted, change_runtime.restore
     );
     if answer.workspace_id is not null then
       return answer;
     end if;
-    perform registry.require_runtime(target);
   end if;
 
   if change_runtime.expected_version <> current.version then
+    perform registry.require_runtime(target);
     perform workspace.version_conflict(current, change_runtime.expected_version);
   end if;
-  decided := workspace.choose_model(with_key, current, target, wanted, change_runtime.restore);
-  return workspace.write_change(with_key, current, decided, 'change_runtime', change_runtime.restore, request);
+  decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
+  return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);
 end
 $$;
 
@@ -4985,50 +4970,48 @@ Call it as: select * from workspace.change_runtime(...). In (workspace.change_ru
 
 
 --
--- Name: choose_model(keyring.data_key, workspace.snapshot, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: choose_model(workspace.snapshot, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.choose_model(with_key keyring.data_key, current workspace.snapshot, runtime text, model text, restore boolean) RETURNS workspace.decision
+CREATE FUNCTION workspace.choose_model(current workspace.snapshot, runtime text, model text, restore boolean) RETURNS workspace.decision
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS $$
 declare
   decided workspace.decision;
-  routing registry.routing;
   last keyring.sealed_value;
 begin
   decided.runtime := choose_model.runtime;
 
   -- An explicit choice is strict: it is never replaced by another model.
   if choose_model.model is not null then
-    routing := registry.route(choose_model.runtime, choose_model.model, current.credentials);
-    if not routing.routable then
-      perform registry.refuse_model(choose_model.runtime);
-    end if;
     decided.model := choose_model.model;
     decided.model_source := 'requested';
-    decided.provider := routing.provider;
-    decided.billed_to := routing.billed_to;
-    decided.model_deprecated := routing.deprecated;
-    decided.model_sunset_at := routing.sunset_at;
+    decided.routing := registry.route(choose_model.runtime, decided.model, current.credentials);
+    if not (decided.routing).routable then
+      perform registry.require_runtime(choose_model.runtime);
+      perform registry.refuse_model(choose_model.runtime);
+    end if;
     return decided;
   end if;
 
-  if current.model_is_unreadable then
-    perform workspace.secret_unreadable(current.workspace_id);
-  end if;
-
   if current.model is null then
+    perform registry.require_runtime(choose_model.runtime);
+    if current.model_is_unreadable then
+      perform workspace.secret_unreadable(current.workspace_id);
+    end if;
     decided.model_source := 'none';
     return decided;
   end if;
 
   decided.model := current.model;
   decided.model_source := 'kept';
-  routing := registry.route(choose_model.runtime, decided.model, current.credentials);
+  decided.routing := registry.route(choose_model.runtime, decided.model, current.credentials);
 
   -- Orphaned. What replaces it comes from the workspace's own history or the registry, never from the caller.
-  if not routing.routable and choose_model.restore then
+  if not (decided.routing).routable and choose_model.restore then
     select c.sealed, c.key_id
     into last
     from workspace.changes as c
@@ -5037,27 +5020,29 @@ begin
       and c.sealed is not null
     order by c.version desc
     limit 1;
-    decided.model := keyring.unseal(with_key, current.workspace_id, 'MODEL', last.sealed, last.key_id);
+    decided.model := keyring.unseal(current.with_key, current.workspace_id, 'MODEL', last.sealed, last.key_id);
     decided.model_source := 'restored';
-    routing := registry.route(choose_model.runtime, decided.model, current.credentials);
+    decided.routing := registry.route(choose_model.runtime, decided.model, current.credentials);
   end if;
 
-  if not routing.routable then
-    decided.model := (
+  if not (decided.routing).routable then
+    select
+      coalesce(equivalent.model, r.default_model),
+      case when equivalent.model is null then 'default' else 'equivalent' end
+    into decided.model, decided.model_source
+    from registry.runtimes as r
+    left join lateral (
       select m.model
       from registry.equivalents as known
-      join registry.equivalents as equivalent on equivalent.group_number = known.group_number
-      join registry.models as m on m.runtime = choose_model.runtime and m.model = equivalent.model
+      join registry.equivalents as alike on alike.group_number = known.group_number
+      join registry.models as m on m.runtime = r.name and m.model = alike.model
       where known.model = current.model and m.menu_position is not null
       order by m.menu_position
       limit 1
-    );
-    decided.model_source := 'equivalent';
+    ) as equivalent on true
+    where r.name = choose_model.runtime;
     if decided.model is null then
-      decided.model := (select r.default_model from registry.runtimes as r where r.name = choose_model.runtime);
-      decided.model_source := 'default';
-    end if;
-    if decided.model is null then
+      perform registry.require_runtime(choose_model.runtime);
       raise exception using
         errcode = 'PT422',
         message = format(
@@ -5067,23 +5052,19 @@ begin
           || registry.valid_models(choose_model.runtime),
         hint = 'Take another runtime, or name a model that this one accepts in the same call. Nothing was changed.';
     end if;
-    routing := registry.route(choose_model.runtime, decided.model, current.credentials);
+    decided.routing := registry.route(choose_model.runtime, decided.model, current.credentials);
   end if;
-
-  decided.provider := routing.provider;
-  decided.billed_to := routing.billed_to;
-  decided.model_deprecated := routing.deprecated;
-  decided.model_sunset_at := routing.sunset_at;
   return decided;
 end
 $$;
 
 
 --
--- Name: FUNCTION choose_model(with_key keyring.data_key, current workspace.snapshot, runtime text, model text, restore boolean); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION choose_model(current workspace.snapshot, runtime text, model text, restore boolean); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.choose_model(with_key keyring.data_key, current workspace.snapshot, runtime text, model text, restore boolean) IS 'Internal: the model a workspace gets on a runtime, and why. Raises MODEL_NOT_REGISTERED, SECRET_UNREADABLE or NO_DEFAULT_MODEL.';
+COMMENT ON FUNCTION workspace.choose_model(current workspace.snapshot, runtime text, model text, restore boolean) IS 'Internal: the model a workspace gets on a runtime, and why.
+Raises RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE, MODEL_NOT_REGISTERED, SECRET_UNREADABLE or NO_DEFAULT_MODEL.';
 
 
 --
@@ -5096,17 +5077,13 @@ CREATE FUNCTION workspace.clear_model(ws uuid, expected_version bigint DEFAULT N
     AS $$
 declare
   request constant text collate "C" := workspace.optional_text(clear_model.request_id, 'request_id');
-  with_key keyring.data_key;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
 begin
-  perform registry.hold();
-  perform keyring.hold();
-  with_key := keyring.usable_key();
-  current := workspace.lock_workspace(with_key, clear_model.ws);
+  current := workspace.lock_workspace(clear_model.ws, needs_key => false);
 
-  answer := workspace.recorded_answer(with_key, current.workspace_id, request, 'clear_model', null, null, false);
+  answer := workspace.recorded_answer(current.with_key, current.workspace_id, request, 'clear_model', null, null, false);
   if answer.workspace_id is not null then
     return answer;
   end if;
@@ -5116,7 +5093,7 @@ begin
   end if;
   decided.runtime := current.runtime;
   decided.model_source := 'none';
-  return workspace.write_change(with_key, current, decided, 'clear_model', false, request);
+  return workspace.write_change(current, decided, 'clear_model', false, request);
 end
 $$;
 
@@ -5148,7 +5125,6 @@ declare
   -- A request_id has no line break, so no other actor and request_id make the same text.
   digest bytea := sha256(convert_to(workspace.actor() || E'\n' || request, 'UTF8'));
   moment timestamptz;
-  with_key keyring.data_key;
   answer workspace.change;
   absent workspace.snapshot;
   decided workspace.decision;
@@ -5168,35 +5144,35 @@ begin
 
   perform registry.hold();
   perform keyring.hold();
-  with_key := keyring.active_key();
+  absent.with_key := keyring.active_key();
   moment := clock_timestamp();
   answer := workspace.recorded_answer(
-    with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
+    absent.with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
   );
   if answer.workspace_id is not null then
     return answer;
   end if;
-  perform registry.require_runtime(target);
-  decided := workspace.choose_model(with_key, absent, target, wanted, false);
+  decided := workspace.choose_model(absent, target, wanted, false);
 
   described := workspace.describe_change(absent, decided, 'create_workspace');
   described.version := 1;
   described.name := called;
+  described.request_id := request;
+  if wanted is not null then
+    -- Sealed before it is written: a plain value must never reach a table or the WAL.
+    stored := keyring.seal(absent.with_key, absent.workspace_id, 'MODEL', wanted);
+    described.sealed := stored.sealed;
+    described.key_id := stored.key_id;
+  end if;
   begin
     insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at)
-    values (
-      absent.workspace_id, called, target, described.version,
-      moment, moment
-    );
-    if wanted is not null then
-      stored := workspace.store_secret(with_key, absent.workspace_id, 'MODEL', wanted);
-    end if;
+    values (absent.workspace_id, called, target, described.version, moment, moment);
     -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
-    perform workspace.record_change(described, absent, stored, false, request);
+    perform workspace.record_change(described, case when wanted is not null then 'MODEL' end, stored);
   exception
     when unique_violation then
       answer := workspace.recorded_answer(
-        with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
+        absent.with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
       );
       if answer.workspace_id is not null then
         return answer;
@@ -5235,9 +5211,7 @@ declare
   called constant text collate "C" := workspace.secret_name(delete_secret.name);
   current workspace.snapshot;
 begin
-  perform registry.hold();
-  perform keyring.hold();
-  current := workspace.lock_workspace(keyring.usable_key(), delete_secret.ws);
+  current := workspace.lock_workspace(delete_secret.ws, needs_key => false);
   if delete_secret.expected_version <> current.version then
     perform workspace.version_conflict(current, delete_secret.expected_version);
   end if;
@@ -5267,15 +5241,11 @@ CREATE FUNCTION workspace.delete_workspace(ws uuid, expected_version bigint DEFA
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  with_key keyring.data_key;
   current workspace.snapshot;
   decided workspace.decision;
   described workspace.changes;
 begin
-  perform registry.hold();
-  perform keyring.hold();
-  with_key := keyring.usable_key();
-  current := workspace.lock_workspace(with_key, delete_workspace.ws);
+  current := workspace.lock_workspace(delete_workspace.ws, needs_key => false);
   if delete_workspace.expected_version <> current.version then
     perform workspace.version_conflict(current, delete_workspace.expected_version);
   end if;
@@ -5286,7 +5256,7 @@ begin
 
   delete from workspace.secrets as s where s.workspace_id = current.workspace_id;
   delete from workspace.workspaces as w where w.id = current.workspace_id;
-  perform workspace.record_change(described, current, null, false, null);
+  perform workspace.record_change(described);
   return workspace.change_of(described, current.model, null);
 end
 $$;
@@ -5312,7 +5282,6 @@ CREATE FUNCTION workspace.describe_change(current workspace.snapshot, decided wo
     AS $$
 declare
   described workspace.changes;
-  previous registry.routing;
 begin
   described.workspace_id := current.workspace_id;
   described.version := current.version;
@@ -5322,16 +5291,19 @@ begin
     or current.model_is_unreadable;
   described.previous_runtime := current.runtime;
   described.runtime := decided.runtime;
-  described.model_source := decided.model_source;
-  described.provider := decided.provider;
-  described.billed_to := decided.billed_to;
-  described.model_deprecated := coalesce(decided.model_deprecated, false);
-  described.model_sunset_at := decided.model_sunset_at;
-  described.billing_changed := false;
-  if described.changed and current.model is not null then
-    previous := registry.route(current.runtime, current.model, current.credentials);
-    described.billing_changed := coalesce(previous.billed_to <> decided.billed_to, false);
+  if not current.model_is_unreadable then
+    described.previous_sealed := current.sealed;
+    described.previous_key_id := current.key_id;
   end if;
+  described.model_source := decided.model_source;
+  described.provider := (decided.routing).provider;
+  described.billed_to := (decided.routing).billed_to;
+  described.billing_changed := described.changed and current.model is not null and coalesce(
+    (registry.route(current.runtime, current.model, current.credentials)).billed_to <> described.billed_to, false
+  );
+  described.restore := false;
+  described.model_deprecated := coalesce((decided.routing).deprecated, false);
+  described.model_sunset_at := (decided.routing).sunset_at;
   return described;
 end
 $$;
@@ -5341,7 +5313,7 @@ $$;
 -- Name: FUNCTION describe_change(current workspace.snapshot, decided workspace.decision, action text); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text) IS 'Internal: what a decision changes, as a row of changes that is not written yet (its version is the current one).';
+COMMENT ON FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text) IS 'Internal: what a decision changes, as a row of changes that is not written yet: its version is the current one, and the model after is missing.';
 
 
 --
@@ -5449,7 +5421,7 @@ CREATE FUNCTION workspace.get_workspace(ws uuid) RETURNS workspace.state
     AS $$
 declare
   -- A stable function and all it calls see one snapshot: the pair, its routing and its version belong together.
-  current constant workspace.snapshot := workspace.read_workspace(keyring.active_key(), get_workspace.ws);
+  current constant workspace.snapshot := workspace.read_workspace(get_workspace.ws);
   routing registry.routing;
   state workspace.state;
 begin
@@ -5595,16 +5567,19 @@ Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND.';
 
 
 --
--- Name: lock_workspace(keyring.data_key, uuid); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: lock_workspace(uuid, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.lock_workspace(with_key keyring.data_key, ws uuid) RETURNS workspace.snapshot
+CREATE FUNCTION workspace.lock_workspace(ws uuid, runtime text DEFAULT NULL::text, needs_key boolean DEFAULT true) RETURNS workspace.snapshot
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if lock_workspace.ws is null then
-    perform registry.invalid_argument('ws', 'is null');
+  -- registry.hold and keyring.hold in one statement; above READ COMMITTED they do more.
+  lock table registry.state, keyring.keys in row share mode;
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform registry.hold();
+    perform keyring.hold();
   end if;
 
   -- Whoever changes the runtime or the secrets of a workspace holds its row, so what is read next stays so. The lock
@@ -5613,61 +5588,22 @@ begin
   -- statement might see it.
   perform from workspace.workspaces as w where w.id = lock_workspace.ws for no key update;
   if not found then
+    if lock_workspace.runtime is not null then
+      perform registry.require_runtime(lock_workspace.runtime);
+    end if;
     perform workspace.workspace_not_found(lock_workspace.ws);
   end if;
-  return workspace.read_workspace(with_key, lock_workspace.ws);
+  return workspace.read_workspace(lock_workspace.ws, lock_workspace.needs_key);
 end
 $$;
 
 
 --
--- Name: FUNCTION lock_workspace(with_key keyring.data_key, ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION lock_workspace(ws uuid, runtime text, needs_key boolean); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.lock_workspace(with_key keyring.data_key, ws uuid) IS 'Internal: locks a workspace until the transaction ends and reads it. Raises as read_workspace does.';
-
-
---
--- Name: next_position(uuid, bigint); Type: FUNCTION; Schema: workspace; Owner: -
---
-
-CREATE FUNCTION workspace.next_position(ws uuid, version bigint) RETURNS bigint
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  own_position bigint;
-  position_before bigint;
-begin
-  select
-    (n.era << 45) + pg_current_xact_id()::text::bigint,
-    (
-      select c.position
-      from workspace.changes as c
-      where c.workspace_id = next_position.ws and c.version = next_position.version - 1
-    )
-  into own_position, position_before
-  from workspace.numbering as n
-  where n.made_in = n.tableoid and n.made_by = n.xmin;
-  if not found then
-    perform workspace.begin_era();
-    return workspace.next_position(next_position.ws, next_position.version);
-  end if;
-
-  -- Not below our own transaction id: readers are given what lies below the oldest transaction still running, and this is
-  -- not visible yet. Not below the change before: its transaction may be the younger one, if it got the workspace first.
-  -- (It is over, or our own: the workspace is locked. Equal positions go by version.)
-  return greatest(own_position, position_before);
-end
-$$;
-
-
---
--- Name: FUNCTION next_position(ws uuid, version bigint); Type: COMMENT; Schema: workspace; Owner: -
---
-
-COMMENT ON FUNCTION workspace.next_position(ws uuid, version bigint) IS 'Internal: the position of the change that makes a workspace this version; the workspace is locked, or new.
-Both null: the lowest that a change of this transaction can have.';
+COMMENT ON FUNCTION workspace.lock_workspace(ws uuid, runtime text, needs_key boolean) IS 'Internal: keeps the registry, the keyring and a workspace as they are until the transaction ends, and reads the workspace.
+Raises as read_workspace does; of a workspace that is not there it says first, where a runtime is given, that this is not there either.';
 
 
 --
@@ -5693,6 +5629,39 @@ COMMENT ON FUNCTION workspace.optional_text(value text, argument text) IS 'Inter
 
 
 --
+-- Name: own_position(); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.own_position() RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  own bigint;
+begin
+  -- Not below our own transaction id: readers are given what lies below the oldest transaction still running, and this is
+  -- not visible yet.
+  select (n.era << 45) + pg_current_xact_id()::text::bigint
+  into own
+  from workspace.numbering as n
+  where n.made_in = n.tableoid and n.made_by = n.xmin;
+  if not found then
+    perform workspace.begin_era();
+    return workspace.own_position();
+  end if;
+  return own;
+end
+$$;
+
+
+--
+-- Name: FUNCTION own_position(); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.own_position() IS 'Internal: the lowest position of a change that this transaction makes. It can be higher: never lower than that of the workspace''s change before.';
+
+
+--
 -- Name: preview_runtime_change(uuid, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
@@ -5703,7 +5672,6 @@ CREATE FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, model te
 declare
   target constant text collate "C" := registry.clean_text(preview_runtime_change.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(preview_runtime_change.model, 'model');
-  with_key constant keyring.data_key := keyring.active_key();
   current workspace.snapshot;
   decided workspace.decision;
 begin
@@ -5712,8 +5680,8 @@ begin
   end if;
 
   perform registry.require_runtime(target);
-  current := workspace.read_workspace(with_key, preview_runtime_change.ws);
-  decided := workspace.choose_model(with_key, current, target, wanted, preview_runtime_change.restore);
+  current := workspace.read_workspace(preview_runtime_change.ws);
+  decided := workspace.choose_model(current, target, wanted, preview_runtime_change.restore);
   return workspace.change_of(
     workspace.describe_change(current, decided, 'change_runtime'), current.model, decided.model
   );
@@ -5732,35 +5700,38 @@ Errors: as change_runtime.';
 
 
 --
--- Name: read_workspace(keyring.data_key, uuid); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: read_workspace(uuid, boolean); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.read_workspace(with_key keyring.data_key, ws uuid) RETURNS workspace.snapshot
+CREATE FUNCTION workspace.read_workspace(ws uuid, needs_key boolean DEFAULT true) RETURNS workspace.snapshot
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   snapshot workspace.snapshot;
+  active keyring.keys;
 begin
-  if read_workspace.ws is null then
-    perform registry.invalid_argument('ws', 'is null');
-  end if;
-
   select
     w.id, w.runtime, w.version, s.sealed, s.key_id,
-    array(select c.key::text from workspace.secrets as c where c.workspace_id = w.id and c.key <> 'MODEL')
+    array(select c.key::text from workspace.secrets as c where c.workspace_id = w.id and c.key <> 'MODEL'),
+    k.id, k.wrapped
   into
     snapshot.workspace_id, snapshot.runtime, snapshot.version, snapshot.sealed, snapshot.key_id,
-    snapshot.credentials
+    snapshot.credentials,
+    active.id, active.wrapped
   from workspace.workspaces as w
   left join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
+  left join keyring.keys as k on k.state = 'active'
   where w.id = read_workspace.ws;
   if not found then
     perform workspace.workspace_not_found(read_workspace.ws);
   end if;
 
+  snapshot.with_key := keyring.open_key(active, read_workspace.needs_key);
   if snapshot.sealed is not null then
-    snapshot.model := keyring.unseal(with_key, snapshot.workspace_id, 'MODEL', snapshot.sealed, snapshot.key_id);
+    snapshot.model := keyring.unseal(
+      snapshot.with_key, snapshot.workspace_id, 'MODEL', snapshot.sealed, snapshot.key_id
+    );
   end if;
   snapshot.model_is_unreadable := snapshot.sealed is not null and snapshot.model is null;
   return snapshot;
@@ -5769,17 +5740,18 @@ $$;
 
 
 --
--- Name: FUNCTION read_workspace(with_key keyring.data_key, ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION read_workspace(ws uuid, needs_key boolean); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.read_workspace(with_key keyring.data_key, ws uuid) IS 'Internal: a workspace''s runtime, version, model and names of credentials. Raises INVALID_ARGUMENT or WORKSPACE_NOT_FOUND.';
+COMMENT ON FUNCTION workspace.read_workspace(ws uuid, needs_key boolean) IS 'Internal: a workspace''s runtime, version, model and names of credentials, and the key that seals.
+Raises INVALID_ARGUMENT, WORKSPACE_NOT_FOUND and, unless it can do without the key, ENCRYPTION_KEY_MISSING.';
 
 
 --
--- Name: record_change(workspace.changes, workspace.snapshot, keyring.sealed_value, boolean, text); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: record_change(workspace.changes, text, keyring.sealed_value); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text) RETURNS void
+CREATE FUNCTION workspace.record_change(described workspace.changes, secret_name text DEFAULT NULL::text, secret keyring.sealed_value DEFAULT NULL::keyring.sealed_value) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -5787,8 +5759,28 @@ declare
   actor constant text := workspace.actor();
   changed_at constant timestamptz := clock_timestamp();
   txid constant xid8 := pg_current_xact_id();
-  position constant bigint := workspace.next_position(described.workspace_id, described.version);
+  position constant bigint := workspace.own_position();
 begin
+  -- One statement, because a statement costs as much as what it writes.
+  with stored as (
+    insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
+    select described.workspace_id, record_change.secret_name, secret.sealed, secret.key_id, changed_at
+    where record_change.secret_name is not null
+    on conflict (workspace_id, key) do update set
+      sealed = excluded.sealed,
+      key_id = excluded.key_id,
+      updated_at = excluded.updated_at
+  ),
+  -- Not one that was made, or deleted, by this very change.
+  moved as (
+    update workspace.workspaces as w
+    set
+      name = coalesce(described.name, w.name),
+      runtime = described.runtime,
+      version = described.version,
+      updated_at = changed_at
+    where w.id = described.workspace_id and w.version < described.version
+  )
   insert into workspace.changes (
     workspace_id, version, action, changed, previous_runtime, runtime,
     previous_sealed, previous_key_id, sealed, key_id,
@@ -5799,12 +5791,21 @@ begin
   values (
     described.workspace_id, described.version, described.action, described.changed,
     described.previous_runtime, described.runtime,
-    case when not current.model_is_unreadable then current.sealed end,
-    case when not current.model_is_unreadable then current.key_id end,
-    stored.sealed, stored.key_id,
+    described.previous_sealed, described.previous_key_id, described.sealed, described.key_id,
     described.model_source, described.provider, described.billed_to, described.billing_changed,
-    record_change.restore, actor, record_change.request_id, changed_at, txid, described.secret,
-    described.model_deprecated, described.model_sunset_at, position, described.name
+    described.restore, actor, described.request_id, changed_at, txid, described.secret,
+    described.model_deprecated, described.model_sunset_at,
+    -- Not below the change before: its transaction may be the younger one, if it got the workspace first. (It is over, or
+    -- our own: the workspace is locked. Equal positions go by version.)
+    greatest(
+      position,
+      (
+        select before.position
+        from workspace.changes as before
+        where before.workspace_id = described.workspace_id and before.version = described.version - 1
+      )
+    ),
+    described.name
   );
 
   -- Off unless asked for: transactions that notify commit one after the other.
@@ -5816,10 +5817,11 @@ $$;
 
 
 --
--- Name: FUNCTION record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION record_change(described workspace.changes, secret_name text, secret keyring.sealed_value); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text) IS 'Internal: writes the row of changes, at its place in the feed. With the setting runtime_registry.notify = on it wakes those who listen on runtime_registry_changes.';
+COMMENT ON FUNCTION workspace.record_change(described workspace.changes, secret_name text, secret keyring.sealed_value) IS 'Internal: writes a change: the workspace''s secret of this name (null: none), its own row and the history''s.
+With the setting runtime_registry.notify = on it wakes those who listen on runtime_registry_changes.';
 
 
 --
@@ -5894,11 +5896,9 @@ declare
   target constant text collate "C" := workspace.optional_text(rename_workspace.runtime, 'runtime');
   wanted constant text collate "C" := workspace.optional_text(rename_workspace.model, 'model');
   request constant text collate "C" := workspace.optional_text(rename_workspace.request_id, 'request_id');
-  with_key keyring.data_key;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
-  routing registry.routing;
 begin
   if rename_workspace.restore is null then
     perform registry.invalid_argument('restore', 'is null');
@@ -5906,13 +5906,10 @@ begin
     perform registry.invalid_argument('restore', 'needs a runtime');
   end if;
 
-  perform registry.hold();
-  perform keyring.hold();
-  with_key := keyring.active_key();
-  current := workspace.lock_workspace(with_key, rename_workspace.ws);
+  current := workspace.lock_workspace(rename_workspace.ws);
 
   answer := workspace.recorded_answer(
-    with_key, current.workspace_id, request, 'rename_workspace', target, wanted, rename_workspace.restore, called
+    current.with_key, current.workspace_id, request, 'rename_workspace', target, wanted, rename_workspace.restore, called
   );
   if answer.workspace_id is not null then
     return answer;
@@ -5927,7 +5924,7 @@ begin
 
   if target is not null or wanted is not null then
     decided := workspace.choose_model(
-      with_key, current, coalesce(target, current.runtime), wanted, rename_workspace.restore
+      current, coalesce(target, current.runtime), wanted, rename_workspace.restore
     );
   elsif current.model_is_unreadable then
     perform workspace.secret_unreadable(current.workspace_id);
@@ -5936,16 +5933,10 @@ begin
     decided.runtime := current.runtime;
     decided.model := current.model;
     decided.model_source := case when current.model is null then 'none' else 'kept' end;
-    if current.model is not null then
-      routing := registry.route(current.runtime, current.model, current.credentials);
-      decided.provider := routing.provider;
-      decided.billed_to := routing.billed_to;
-      decided.model_deprecated := routing.deprecated;
-      decided.model_sunset_at := routing.sunset_at;
-    end if;
+    decided.routing := registry.route(current.runtime, current.model, current.credentials);
   end if;
   return workspace.write_change(
-    with_key, current, decided, 'rename_workspace', rename_workspace.restore, request, called
+    current, decided, 'rename_workspace', rename_workspace.restore, request, called
   );
 end
 $$;
@@ -6114,17 +6105,13 @@ CREATE FUNCTION workspace.set_model(ws uuid, model text, expected_version bigint
 declare
   wanted constant text collate "C" := registry.clean_text(set_model.model, 'model');
   request constant text collate "C" := workspace.optional_text(set_model.request_id, 'request_id');
-  with_key keyring.data_key;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
 begin
-  perform registry.hold();
-  perform keyring.hold();
-  with_key := keyring.active_key();
-  current := workspace.lock_workspace(with_key, set_model.ws);
+  current := workspace.lock_workspace(set_model.ws);
 
-  answer := workspace.recorded_answer(with_key, current.workspace_id, request, 'set_model', null, wanted, false);
+  answer := workspace.recorded_answer(current.with_key, current.workspace_id, request, 'set_model', null, wanted, false);
   if answer.workspace_id is not null then
     return answer;
   end if;
@@ -6132,8 +6119,8 @@ begin
   if set_model.expected_version <> current.version then
     perform workspace.version_conflict(current, set_model.expected_version);
   end if;
-  decided := workspace.choose_model(with_key, current, current.runtime, wanted, false);
-  return workspace.write_change(with_key, current, decided, 'set_model', false, request);
+  decided := workspace.choose_model(current, current.runtime, wanted, false);
+  return workspace.write_change(current, decided, 'set_model', false, request);
 end
 $$;
 
@@ -6161,10 +6148,8 @@ CREATE FUNCTION workspace.set_secret(ws uuid, name text, value text, expected_ve
     AS $$
 declare
   called constant text collate "C" := workspace.secret_name(set_secret.name);
-  with_key keyring.data_key;
   current workspace.snapshot;
   stored keyring.sealed_value;
-  is_same boolean;
 begin
   -- The value is kept as it is: white space and line breaks belong to it.
   if set_secret.value is null then
@@ -6175,10 +6160,7 @@ begin
     perform registry.invalid_argument('value', 'is longer than 1048576 bytes');
   end if;
 
-  perform registry.hold();
-  perform keyring.hold();
-  with_key := keyring.active_key();
-  current := workspace.lock_workspace(with_key, set_secret.ws);
+  current := workspace.lock_workspace(set_secret.ws);
   if set_secret.expected_version <> current.version then
     perform workspace.version_conflict(current, set_secret.expected_version);
   end if;
@@ -6187,11 +6169,12 @@ begin
   into stored
   from workspace.secrets as s
   where s.workspace_id = current.workspace_id and s.key = called;
-  is_same := keyring.unseal(with_key, current.workspace_id, called, stored.sealed, stored.key_id) = set_secret.value;
-  if is_same is not true then
-    stored := workspace.store_secret(with_key, current.workspace_id, called, set_secret.value);
+  if keyring.unseal(current.with_key, current.workspace_id, called, stored.sealed, stored.key_id) = set_secret.value then
+    return workspace.write_secret_change(current, called, 'set_secret', false);
   end if;
-  return workspace.write_secret_change(current, called, 'set_secret', is_same is not true);
+  -- Sealed before it is written: a plain value must never reach a table or the WAL.
+  stored := keyring.seal(current.with_key, current.workspace_id, called, set_secret.value);
+  return workspace.write_secret_change(current, called, 'set_secret', true, stored);
 end
 $$;
 
@@ -6207,37 +6190,6 @@ The same value again changes nothing. The name MODEL is refused: the registry ju
 The names of its secrets tell which provider serves a workspace''s model, where several do (auth_env in the manifest).
 Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT, ENCRYPTION_KEY_MISSING. Above READ COMMITTED, 40001 if the registry was
 loaded meanwhile.';
-
-
---
--- Name: store_secret(keyring.data_key, uuid, text, text); Type: FUNCTION; Schema: workspace; Owner: -
---
-
-CREATE FUNCTION workspace.store_secret(with_key keyring.data_key, ws uuid, name text, value text) RETURNS keyring.sealed_value
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  -- Sealed before the insert: a plain value must never reach a table or the WAL.
-  stored constant keyring.sealed_value := keyring.seal(with_key, store_secret.ws, store_secret.name, store_secret.value);
-  stored_at constant timestamptz := clock_timestamp();
-begin
-  insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
-  values (store_secret.ws, store_secret.name, stored.sealed, stored.key_id, stored_at)
-  on conflict (workspace_id, key) do update set
-    sealed = excluded.sealed,
-    key_id = excluded.key_id,
-    updated_at = excluded.updated_at;
-  return stored;
-end
-$$;
-
-
---
--- Name: FUNCTION store_secret(with_key keyring.data_key, ws uuid, name text, value text); Type: COMMENT; Schema: workspace; Owner: -
---
-
-COMMENT ON FUNCTION workspace.store_secret(with_key keyring.data_key, ws uuid, name text, value text) IS 'Internal: seals a value and stores it as the workspace''s secret of this name.';
 
 
 --
@@ -6281,6 +6233,9 @@ CREATE FUNCTION workspace.workspace_not_found(ws uuid) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
+  if workspace_not_found.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  end if;
   raise exception using
     errcode = 'PT404',
     message = format('There is no workspace %s.', workspace_not_found.ws),
@@ -6294,14 +6249,14 @@ $$;
 -- Name: FUNCTION workspace_not_found(ws uuid); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.workspace_not_found(ws uuid) IS 'Internal: raises WORKSPACE_NOT_FOUND.';
+COMMENT ON FUNCTION workspace.workspace_not_found(ws uuid) IS 'Internal: raises WORKSPACE_NOT_FOUND; INVALID_ARGUMENT for null.';
 
 
 --
--- Name: write_change(keyring.data_key, workspace.snapshot, workspace.decision, text, boolean, text, text); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: write_change(workspace.snapshot, workspace.decision, text, boolean, text, text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text DEFAULT NULL::text) RETURNS workspace.change
+CREATE FUNCTION workspace.write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text DEFAULT NULL::text) RETURNS workspace.change
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -6310,57 +6265,53 @@ declare
     write_change.current, write_change.decided, write_change.action
   );
   stored keyring.sealed_value := (current.sealed, current.key_id);
-  moment constant timestamptz := clock_timestamp();
+  stored_as text;
 begin
-  if write_change.name is not null then
-    described.name := write_change.name;
-    described.changed := described.changed
-      or (select w.name <> write_change.name from workspace.workspaces as w where w.id = current.workspace_id);
+  described.restore := write_change.restore;
+  described.request_id := write_change.request_id;
+  described.name := write_change.name;
+  if described.name is not null and not described.changed then
+    described.changed := (
+      select w.name <> described.name from workspace.workspaces as w where w.id = described.workspace_id
+    );
   end if;
 
   -- Nothing to do writes nothing, unless the caller may come back for this answer: then it is recorded, so that a late
   -- replay cannot undo what happened in between.
-  if not described.changed and write_change.request_id is null then
+  if not described.changed and described.request_id is null then
     return workspace.change_of(described, current.model, decided.model);
   end if;
 
-  -- A model that stays keeps its bytes.
-  if decided.model is distinct from current.model or current.model_is_unreadable then
-    if decided.model is null then
-      delete from workspace.secrets as s where s.workspace_id = current.workspace_id and s.key = 'MODEL';
-      stored := null;
-    else
-      stored := workspace.store_secret(with_key, current.workspace_id, 'MODEL', decided.model);
-    end if;
+  -- A model that stays keeps its bytes. Another one is sealed first: a plain value must never reach a table or the WAL.
+  if decided.model is null and current.sealed is not null then
+    delete from workspace.secrets as s where s.workspace_id = described.workspace_id and s.key = 'MODEL';
+    stored := null;
+  elsif decided.model is distinct from current.model then
+    stored := keyring.seal(current.with_key, current.workspace_id, 'MODEL', decided.model);
+    stored_as := 'MODEL';
   end if;
 
   described.version := current.version + 1;
-  update workspace.workspaces as w
-  set
-    name = coalesce(write_change.name, w.name),
-    runtime = decided.runtime,
-    version = described.version,
-    updated_at = moment
-  where w.id = current.workspace_id;
-
-  perform workspace.record_change(described, current, stored, write_change.restore, write_change.request_id);
+  described.sealed := stored.sealed;
+  described.key_id := stored.key_id;
+  perform workspace.record_change(described, stored_as, stored);
   return workspace.change_of(described, current.model, decided.model);
 end
 $$;
 
 
 --
--- Name: FUNCTION write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text) IS 'Internal: stores what was decided about an existing workspace, records it and says what was done.';
+COMMENT ON FUNCTION workspace.write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text) IS 'Internal: stores what was decided about an existing workspace, records it and says what was done.';
 
 
 --
--- Name: write_secret_change(workspace.snapshot, text, text, boolean); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: write_secret_change(workspace.snapshot, text, text, boolean, keyring.sealed_value); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.write_secret_change(current workspace.snapshot, secret text, action text, changed boolean) RETURNS workspace.change
+CREATE FUNCTION workspace.write_secret_change(current workspace.snapshot, secret text, action text, changed boolean, stored keyring.sealed_value DEFAULT NULL::keyring.sealed_value) RETURNS workspace.change
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -6369,8 +6320,6 @@ declare
   decided workspace.decision;
   described workspace.changes;
   previous registry.routing;
-  routing registry.routing;
-  moment constant timestamptz := clock_timestamp();
 begin
   -- The pair stays, but credentials may have another provider serve it.
   after.credentials := array_remove(current.credentials, write_secret_change.secret);
@@ -6378,28 +6327,23 @@ begin
     after.credentials := after.credentials || write_secret_change.secret;
   end if;
   previous := registry.route(current.runtime, current.model, current.credentials);
-  routing := registry.route(after.runtime, after.model, after.credentials);
 
+  -- The model stays, readable or not.
+  after.model_is_unreadable := false;
   decided.runtime := after.runtime;
   decided.model := after.model;
   decided.model_source := case when after.sealed is null then 'none' else 'kept' end;
-  decided.provider := routing.provider;
-  decided.billed_to := routing.billed_to;
-  decided.model_deprecated := routing.deprecated;
-  decided.model_sunset_at := routing.sunset_at;
+  decided.routing := registry.route(after.runtime, after.model, after.credentials);
   described := workspace.describe_change(after, decided, write_secret_change.action);
   described.changed := write_secret_change.changed;
-  described.billing_changed := described.changed and coalesce(previous.billed_to <> routing.billed_to, false);
+  described.billing_changed := described.changed and coalesce(previous.billed_to <> described.billed_to, false);
+  described.sealed := after.sealed;
+  described.key_id := after.key_id;
   described.secret := write_secret_change.secret;
 
   if described.changed then
     described.version := current.version + 1;
-    update workspace.workspaces as w
-    set version = described.version, updated_at = moment
-    where w.id = current.workspace_id;
-    -- The model stays, readable or not.
-    after.model_is_unreadable := false;
-    perform workspace.record_change(described, after, (after.sealed, after.key_id), false, null);
+    perform workspace.record_change(described, case when stored.sealed is not null then described.secret end, stored);
   end if;
   return workspace.change_of(described, current.model, current.model);
 end
@@ -6407,10 +6351,10 @@ $$;
 
 
 --
--- Name: FUNCTION write_secret_change(current workspace.snapshot, secret text, action text, changed boolean); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION write_secret_change(current workspace.snapshot, secret text, action text, changed boolean, stored keyring.sealed_value); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.write_secret_change(current workspace.snapshot, secret text, action text, changed boolean) IS 'Internal: records that a secret besides the model was written or removed, and says what that changed.';
+COMMENT ON FUNCTION workspace.write_secret_change(current workspace.snapshot, secret text, action text, changed boolean, stored keyring.sealed_value) IS 'Internal: stores a secret besides the model (null: there is nothing to store), records that, and says what it changed.';
 
 
 --
@@ -6542,7 +6486,8 @@ CREATE TABLE registry.claims (
     case_folded boolean NOT NULL,
     pattern text NOT NULL COLLATE pg_catalog."C",
     is_prefix boolean NOT NULL,
-    provider text NOT NULL COLLATE pg_catalog."C"
+    provider text NOT NULL COLLATE pg_catalog."C",
+    billed_to text NOT NULL
 );
 
 
@@ -6589,7 +6534,8 @@ CREATE TABLE registry.models (
     menu_position bigint,
     deprecated_at timestamp with time zone,
     sunset_at timestamp with time zone,
-    successor text COLLATE pg_catalog."C"
+    successor text COLLATE pg_catalog."C",
+    billed_to text NOT NULL
 );
 
 
@@ -6914,7 +6860,7 @@ COPY registry.arms (runtime, "position", provider) FROM stdin;
 -- Data for Name: claims; Type: TABLE DATA; Schema: registry; Owner: -
 --
 
-COPY registry.claims (runtime, case_folded, pattern, is_prefix, provider) FROM stdin;
+COPY registry.claims (runtime, case_folded, pattern, is_prefix, provider, billed_to) FROM stdin;
 \.
 
 
@@ -6930,7 +6876,7 @@ COPY registry.equivalents (model, group_number) FROM stdin;
 -- Data for Name: models; Type: TABLE DATA; Schema: registry; Owner: -
 --
 
-COPY registry.models (runtime, model, arm_position, provider, menu_position, deprecated_at, sunset_at, successor) FROM stdin;
+COPY registry.models (runtime, model, arm_position, provider, menu_position, deprecated_at, sunset_at, successor, billed_to) FROM stdin;
 \.
 
 
@@ -7574,13 +7520,6 @@ REVOKE ALL ON FUNCTION keyring.any_key(key_id integer) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION decrypt(message bytea, key text); Type: ACL; Schema: keyring; Owner: -
---
-
-REVOKE ALL ON FUNCTION keyring.decrypt(message bytea, key text) FROM PUBLIC;
-
-
---
 -- Name: FUNCTION encrypt(value text, key text); Type: ACL; Schema: keyring; Owner: -
 --
 
@@ -7624,10 +7563,17 @@ REVOKE ALL ON FUNCTION keyring.lock() FROM PUBLIC;
 
 
 --
--- Name: FUNCTION open_key(stored keyring.keys); Type: ACL; Schema: keyring; Owner: -
+-- Name: FUNCTION open(message bytea, key text, label text); Type: ACL; Schema: keyring; Owner: -
 --
 
-REVOKE ALL ON FUNCTION keyring.open_key(stored keyring.keys) FROM PUBLIC;
+REVOKE ALL ON FUNCTION keyring.open(message bytea, key text, label text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION open_key(stored keyring.keys, is_needed boolean); Type: ACL; Schema: keyring; Owner: -
+--
+
+REVOKE ALL ON FUNCTION keyring.open_key(stored keyring.keys, is_needed boolean) FROM PUBLIC;
 
 
 --
@@ -8023,10 +7969,10 @@ GRANT ALL ON FUNCTION workspace.change_runtime(ws uuid, runtime text, model text
 
 
 --
--- Name: FUNCTION choose_model(with_key keyring.data_key, current workspace.snapshot, runtime text, model text, restore boolean); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION choose_model(current workspace.snapshot, runtime text, model text, restore boolean); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.choose_model(with_key keyring.data_key, current workspace.snapshot, runtime text, model text, restore boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.choose_model(current workspace.snapshot, runtime text, model text, restore boolean) FROM PUBLIC;
 
 
 --
@@ -8126,17 +8072,10 @@ GRANT ALL ON FUNCTION workspace.list_secrets(ws uuid) TO runtime_registry_admin;
 
 
 --
--- Name: FUNCTION lock_workspace(with_key keyring.data_key, ws uuid); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION lock_workspace(ws uuid, runtime text, needs_key boolean); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.lock_workspace(with_key keyring.data_key, ws uuid) FROM PUBLIC;
-
-
---
--- Name: FUNCTION next_position(ws uuid, version bigint); Type: ACL; Schema: workspace; Owner: -
---
-
-REVOKE ALL ON FUNCTION workspace.next_position(ws uuid, version bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.lock_workspace(ws uuid, runtime text, needs_key boolean) FROM PUBLIC;
 
 
 --
@@ -8144,6 +8083,13 @@ REVOKE ALL ON FUNCTION workspace.next_position(ws uuid, version bigint) FROM PUB
 --
 
 REVOKE ALL ON FUNCTION workspace.optional_text(value text, argument text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION own_position(); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.own_position() FROM PUBLIC;
 
 
 --
@@ -8157,17 +8103,17 @@ GRANT ALL ON FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, mo
 
 
 --
--- Name: FUNCTION read_workspace(with_key keyring.data_key, ws uuid); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION read_workspace(ws uuid, needs_key boolean); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.read_workspace(with_key keyring.data_key, ws uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.read_workspace(ws uuid, needs_key boolean) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION record_change(described workspace.changes, secret_name text, secret keyring.sealed_value); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.record_change(described workspace.changes, current workspace.snapshot, stored keyring.sealed_value, restore boolean, request_id text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.record_change(described workspace.changes, secret_name text, secret keyring.sealed_value) FROM PUBLIC;
 
 
 --
@@ -8226,13 +8172,6 @@ GRANT ALL ON FUNCTION workspace.set_secret(ws uuid, name text, value text, expec
 
 
 --
--- Name: FUNCTION store_secret(with_key keyring.data_key, ws uuid, name text, value text); Type: ACL; Schema: workspace; Owner: -
---
-
-REVOKE ALL ON FUNCTION workspace.store_secret(with_key keyring.data_key, ws uuid, name text, value text) FROM PUBLIC;
-
-
---
 -- Name: FUNCTION version_conflict(current workspace.snapshot, expected_version bigint); Type: ACL; Schema: workspace; Owner: -
 --
 
@@ -8247,17 +8186,17 @@ REVOKE ALL ON FUNCTION workspace.workspace_not_found(ws uuid) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.write_change(with_key keyring.data_key, current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.write_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION write_secret_change(current workspace.snapshot, secret text, action text, changed boolean); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION write_secret_change(current workspace.snapshot, secret text, action text, changed boolean, stored keyring.sealed_value); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.write_secret_change(current workspace.snapshot, secret text, action text, changed boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.write_secret_change(current workspace.snapshot, secret text, action text, changed boolean, stored keyring.sealed_value) FROM PUBLIC;
 
 
 --
