@@ -121,6 +121,7 @@
 \ir fleet/reset_of.sql
 \ir fleet/describe_orphans.sql
 \ir fleet/change_batch.sql
+\ir fleet/compare_registry.sql
 \ir fleet/replace_registry.sql
 \ir fleet/load_registry.sql
 \ir fleet/require_revision.sql

@@ -260,9 +260,9 @@ FAULTS = [
     ),
     Fault(
         "A longer prefix hides a shorter one of the same provider",
-        "sql/registry/replace_registry.sql",
-        "where shorter.is_prefix and (",
-        "where false and (",
+        "sql/registry/manifest.sql",
+        "continue when claim.provider = owner and",
+        "continue when false and",
         "test_resolve.py::test_random_registries_resolve_as_defined_and_overlap_is_refused",
     ),
     # What is written, and what is not

@@ -11,12 +11,13 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 -- Compiling its queries takes several times as long as running them.
 set jit = off
+-- A plan of its own would hold the manifest several times.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   problems jsonb;
   problems_total bigint;
-  current_revision bigint;
-  current_manifest jsonb;
+  content registry.content;
   routable_pairs fleet.pair[];
   orphaned_pairs fleet.pair[];
   in_use jsonb;
@@ -24,7 +25,7 @@ declare
   orphans_total bigint;
   ids uuid[];
   loaded_at timestamptz;
-  load fleet.registry_load;
+  load fleet.registry_load;  -- What is to be answered; loaded: the manifest is another.
 begin
   if replace_registry.on_orphan is null
     or replace_registry.on_orphan collate "C" not in ('refuse', 'keep', 'reset')
@@ -36,7 +37,7 @@ begin
 
   perform registry.require_read_committed();
 
-  -- Before the lock: the manifest is judged by itself, and nobody has to wait for that.
+  -- Before the lock all that takes long: nobody has to wait until the manifest is judged, compared and taken apart.
   select
     jsonb_agg(jsonb_build_object('path', found.path, 'problem', found.problem)) filter (where found.place <= 100),
     count(*)
@@ -50,26 +51,23 @@ begin
       hint = 'Mend them all and load again. Nothing was changed.';
   end if;
 
+  load := fleet.compare_registry(replace_registry.manifest);
+  if not load.loaded then
+    return load;
+  end if;
+  content := registry.manifest_content(replace_registry.manifest);
+
   -- Waits for everybody who decides by the current registry, and keeps them out until the end (registry.hold). Those who
   -- only read are not disturbed.
   lock table registry.state in exclusive mode;
 
-  select s.revision, coalesce(r.manifest, '{}')
-  into current_revision, current_manifest
-  from registry.state as s
-  left join registry.revisions as r on r.revision = s.revision;
-  load.revision := current_revision;
-  load.loaded := false;
-  load.added := '[]';
-  load.removed := '[]';
-  load.changed := '[]';
-  load.orphans := '[]';
-  if replace_registry.manifest = current_manifest then
-    return load;
+  -- Another load came first.
+  if not exists (select from registry.state as s where s.revision = load.revision) then
+    load := fleet.compare_registry(replace_registry.manifest);
+    if not load.loaded then
+      return load;
+    end if;
   end if;
-  select d.added, d.removed, d.changed
-  into load.added, load.removed, load.changed
-  from registry.manifest_difference(current_manifest, replace_registry.manifest) as d;
 
   select jsonb_agg(jsonb_build_object('runtime', used.runtime, 'workspaces', used.workspaces) order by used.runtime)
   into in_use
@@ -77,7 +75,7 @@ begin
     select w.runtime, count(*) as workspaces
     from workspace.workspaces as w
     where not exists (
-      select from registry.manifest_runtimes(replace_registry.manifest) as kept where kept.runtime = w.runtime
+      select from unnest(content.runtimes) as kept where kept.name = w.runtime
     )
     group by w.runtime
   ) as used;
@@ -96,7 +94,7 @@ begin
     where (registry.route(s.runtime, s.model, '{}')).routable
   );
   begin
-    perform registry.replace_registry(replace_registry.manifest);
+    perform registry.replace_registry(content);
 
     orphaned_pairs := array(
       select row(p.runtime, p.model)::fleet.pair
@@ -112,6 +110,7 @@ begin
     end if;
   exception
     when sqlstate 'RRDRY' then
+      load.loaded := false;
       return load;
   end;
 
@@ -152,8 +151,7 @@ begin
   end if;
 
   -- Every load updates this row: that is what fails a caller whose snapshot is older (registry.hold).
-  load.revision := current_revision + 1;
-  load.loaded := true;
+  load.revision := load.revision + 1;
   loaded_at := clock_timestamp();
   update registry.state as s set revision = load.revision;
   insert into registry.revisions (revision, manifest, loaded_at, loaded_by, restored_from)

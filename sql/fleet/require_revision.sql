@@ -12,7 +12,8 @@ begin
   if require_revision.revision is null then
     perform registry.invalid_argument('revision', 'is null');
   end if;
-  select r.manifest into manifest from registry.revisions as r where r.revision = require_revision.revision;
+  -- || '{}': unpacked here once, not wherever it is used.
+  select r.manifest || '{}' into manifest from registry.revisions as r where r.revision = require_revision.revision;
   if not found then
     raise exception using
       errcode = 'PT404',

@@ -71,17 +71,18 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
   select
-    p.provider,
-    format('providers[%s].%s[%s]', p.provider_index, list.key, claim.place - 1),
-    case when p.case_sensitive then claim.item #>> '{}' else lower((claim.item #>> '{}') collate "C") end,
+    p.item ->> 'name',
+    format('providers[%s].%s[%s]', p.place - 1, list.key, claim.place - 1),
+    case when folds.case_sensitive then claim.item #>> '{}' else lower((claim.item #>> '{}') collate "C") end,
     list.key = 'model_prefixes',
-    p.case_sensitive
-  from registry.manifest_providers(manifest_claims.manifest) as p
+    folds.case_sensitive
+  from jsonb_array_elements(registry.manifest_array(manifest_claims.manifest -> 'providers'))
+    with ordinality as p (item, place)
+  cross join lateral (values (p.item -> 'case_sensitive' is distinct from 'false')) as folds (case_sensitive)
   cross join (values ('model_prefixes'), ('model_aliases')) as list (key)
-  cross join lateral jsonb_array_elements(
-    registry.manifest_array(manifest_claims.manifest -> 'providers' -> p.provider_index::integer -> list.key)
-  ) with ordinality as claim (item, place)
-  where jsonb_typeof(claim.item) = 'string'
+  cross join lateral jsonb_array_elements(registry.manifest_array(p.item -> list.key))
+    with ordinality as claim (item, place)
+  where jsonb_typeof(p.item) = 'object' and jsonb_typeof(claim.item) = 'string'
 $$;
 comment on function registry.manifest_claims(jsonb) is
   'Internal: the prefixes and aliases of a manifest''s providers, in lower case where case does not count, and where they stand.';
@@ -234,3 +235,67 @@ as $$
 $$;
 comment on function registry.manifest_deprecations(jsonb) is
   'Internal: the deprecations of a manifest; runtimes is null where all that list the model are meant.';
+
+-- Two joins by equality instead of one with an or: whatever is deprecated, the work grows with the manifest.
+create or replace function registry.manifest_deprecated(manifest jsonb)
+returns table (
+  model text,
+  runtime text,
+  is_everywhere boolean,
+  deprecated_at timestamptz,
+  sunset_at timestamptz,
+  successor text
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select d.model, named.runtime, d.runtimes is null, d.deprecated_at, d.sunset_at, d.successor
+  from registry.manifest_deprecations(manifest_deprecated.manifest) as d
+  left join lateral jsonb_array_elements_text(d.runtimes) as named (runtime) on true
+$$;
+comment on function registry.manifest_deprecated(jsonb) is
+  'Internal: what a valid manifest deprecates, one row for each runtime that it names, or one for all. A model is deprecated once for each runtime.';
+
+-- In order of collation "C" all that begins with a prefix comes right behind it.
+create or replace function registry.manifest_uncovered(manifest jsonb)
+returns table (
+  provider text,
+  pattern text,
+  is_prefix boolean,
+  case_sensitive boolean
+)
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  claim record;
+  covered_by text;
+  owner text;
+begin
+  for claim in
+    select distinct
+      c.provider collate "C" as provider,
+      c.pattern collate "C" as pattern,
+      c.is_prefix,
+      c.case_sensitive
+    from registry.manifest_claims(manifest_uncovered.manifest) as c
+    order by provider, pattern, is_prefix desc
+  loop
+    continue when claim.provider = owner and starts_with(claim.pattern, covered_by);
+    if claim.is_prefix then
+      owner := claim.provider;
+      covered_by := claim.pattern;
+    end if;
+    provider := claim.provider;
+    pattern := claim.pattern;
+    is_prefix := claim.is_prefix;
+    case_sensitive := claim.case_sensitive;
+    return next;
+  end loop;
+end
+$$;
+comment on function registry.manifest_uncovered(jsonb) is
+  'Internal: the prefixes and aliases of a valid manifest, each once, without those that a prefix of the same provider covers: one step down the index has to be enough (registry.route).';

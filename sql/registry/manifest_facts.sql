@@ -46,22 +46,34 @@ as $$
   union all
   select
     jsonb_build_object('kind', 'model', 'runtime', m.runtime, 'provider', m.provider, 'model', m.model),
-    case when d.model is null then '{}' else
+    case when coalesce(there.model, everywhere.model) is null then '{}' else
       jsonb_strip_nulls(jsonb_build_object(
-        'deprecated_at', to_char(d.deprecated_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-        'sunset_at', to_char(d.sunset_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-        'successor', d.successor
+        'deprecated_at', to_char(
+          coalesce(there.deprecated_at, everywhere.deprecated_at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
+        ),
+        'sunset_at', to_char(
+          coalesce(there.sunset_at, everywhere.sunset_at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
+        ),
+        'successor', coalesce(there.successor, everywhere.successor)
       ))
     end,
-    jsonb_build_object('of', 'model', 'runtime', m.runtime, 'provider', m.provider)::text,
+    arm.list,
     m.place
   from (
     select listed.runtime, listed.provider, listed.model, min(listed.model_index) as place
     from registry.manifest_models(manifest_facts.manifest) as listed
     group by listed.runtime, listed.provider, listed.model
   ) as m
-  left join registry.manifest_deprecations(manifest_facts.manifest) as d
-    on d.model = m.model and (d.runtimes is null or d.runtimes ? m.runtime)
+  join (
+    select
+      a.runtime, a.provider,
+      jsonb_build_object('of', 'model', 'runtime', a.runtime, 'provider', a.provider)::text as list
+    from registry.manifest_arms(manifest_facts.manifest) as a
+  ) as arm on arm.runtime = m.runtime and arm.provider = m.provider
+  left join registry.manifest_deprecated(manifest_facts.manifest) as there
+    on there.model = m.model and there.runtime = m.runtime
+  left join registry.manifest_deprecated(manifest_facts.manifest) as everywhere
+    on everywhere.model = m.model and everywhere.is_everywhere
   union all
   select distinct
     jsonb_build_object(
@@ -82,10 +94,14 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when count(*) = 0 then '{}' else
-    jsonb_build_object(manifest_side.side, jsonb_object_agg(s.key, s.value)) end
-  from jsonb_each(manifest_side.says) as s
-  where manifest_side.other -> s.key is distinct from s.value
+  select case when differing.says = '{}' then '{}' else jsonb_build_object(manifest_side.side, differing.says) end
+  from (
+    select manifest_side.says - array(
+      select s.key
+      from jsonb_each(manifest_side.says) as s
+      where manifest_side.other -> s.key is not distinct from s.value
+    )
+  ) as differing (says)
 $$;
 comment on function registry.manifest_side(text, jsonb, jsonb) is
   'Internal: what one manifest says of a thing and the other does not, under the key side; an empty object if there is nothing.';
@@ -158,11 +174,11 @@ as $$
     where r.old_rank <> r.new_rank
     group by r.list
   )
+  -- Not jsonb_agg, whose work grows with the square of an item, such as a provider with very many prefixes.
   select
-    coalesce(jsonb_agg(e.item order by e.item) filter (where e.is_added), '[]'),
-    coalesce(jsonb_agg(e.item order by e.item) filter (where e.is_removed), '[]'),
-    coalesce(jsonb_agg(e.item order by e.item) filter (where not e.is_added and not e.is_removed), '[]')
-  from entry as e
+    to_jsonb(array(select e.item from entry as e where e.is_added order by e.item)),
+    to_jsonb(array(select e.item from entry as e where e.is_removed order by e.item)),
+    to_jsonb(array(select e.item from entry as e where not e.is_added and not e.is_removed order by e.item))
 $$;
 comment on function registry.manifest_difference(jsonb, jsonb) is
   'Internal: what a manifest adds to another, removes from it, says otherwise and puts in another order.';

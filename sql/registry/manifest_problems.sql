@@ -53,12 +53,130 @@ end
 $$;
 comment on function registry.id_problem(jsonb) is 'Internal: what is wrong with an id or name of a manifest; null if nothing.';
 
+-- A prefix overlaps whatever begins with it, an alias only its equal. In order of collation "C" all that begins with a
+-- pattern comes right behind it: one pass finds what each begins with, on a stack.
+create or replace function registry.manifest_overlaps(manifest jsonb)
+returns setof registry.manifest_problem
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  most_comparisons constant bigint := 1000000;
+  comparisons bigint := 0;
+  claim record;
+  runtime_index bigint;
+  by_case boolean;
+  patterns text[] collate "C";
+  prefixes boolean[];
+  owners text[] collate "C";
+  paths text[];
+  depth integer;
+  other_owner integer;  -- The lowest of the stack that is not the owner's of its bottom; null: there is none.
+begin
+  for claim in
+    with claim as materialized (
+      select c.provider, c.path, c.pattern, lower(c.pattern collate "C") as folded, c.is_prefix, c.case_sensitive
+      from registry.manifest_claims(manifest_overlaps.manifest) as c
+      -- What is blank or too long is another problem.
+      where octet_length(c.pattern) between 1 and 255
+    ),
+    arm as (
+      select a.runtime_index, a.provider, min(a.arm_index) as arm_index, count(*) over (partition by a.runtime_index) as arms
+      from registry.manifest_arms(manifest_overlaps.manifest) as a
+      group by a.runtime_index, a.provider
+    ),
+    -- Case counts between two to whom it counts. With all others they are as one, in lower case.
+    known as (
+      select
+        a.runtime_index,
+        true as by_case,
+        c.pattern collate "C" as pattern,
+        c.is_prefix,
+        a.arm_index,
+        c.provider as owner,
+        c.path
+      from claim as c
+      join arm as a on a.provider = c.provider
+      where a.arms > 1 and c.case_sensitive
+      union all
+      select
+        a.runtime_index,
+        false,
+        c.folded,
+        c.is_prefix,
+        a.arm_index,
+        case when c.case_sensitive then '' else c.provider end,
+        c.path
+      from claim as c
+      join arm as a on a.provider = c.provider
+      where a.arms > 1
+    )
+    select k.*
+    from known as k
+    order by k.runtime_index, k.by_case, k.pattern, k.is_prefix desc, k.arm_index, k.path
+  loop
+    if (claim.runtime_index, claim.by_case) is distinct from (runtime_index, by_case) then
+      runtime_index := claim.runtime_index;
+      by_case := claim.by_case;
+      patterns := '{}';
+      prefixes := '{}';
+      owners := '{}';
+      paths := '{}';
+      depth := 0;
+      other_owner := null;
+    end if;
+
+    while depth > 0 and not case when prefixes[depth]
+      then starts_with(claim.pattern, patterns[depth])
+      else claim.pattern = patterns[depth] and not claim.is_prefix
+    end
+    loop
+      depth := depth - 1;
+    end loop;
+    if other_owner > depth then
+      other_owner := null;
+    end if;
+
+    if depth > 0 and (claim.owner <> owners[1] or other_owner is not null) then
+      for place in 1 .. depth loop
+        if owners[place] <> claim.owner then
+          return next (
+            claim.path, format('could claim the same id as %s, for runtimes[%s]', paths[place], runtime_index)
+          )::registry.manifest_problem;
+        end if;
+      end loop;
+      -- There can be as many as the square of the patterns, and nobody reads them all.
+      comparisons := comparisons + depth;
+      exit when comparisons > most_comparisons;
+    end if;
+
+    depth := depth + 1;
+    patterns[depth] := claim.pattern;
+    prefixes[depth] := claim.is_prefix;
+    owners[depth] := claim.owner;
+    paths[depth] := claim.path;
+    if other_owner is null and claim.owner <> owners[1] then
+      other_owner := depth;
+    end if;
+  end loop;
+end
+$$;
+comment on function registry.manifest_overlaps(jsonb) is
+  'Internal: the prefixes and aliases of a manifest that could claim the same id as those of another provider of the same runtime; not all, where there are very many.';
+
 create or replace function registry.manifest_problems(manifest jsonb)
 returns setof registry.manifest_problem
 language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
+-- A plan of its own would hold the manifest several times.
+set plan_cache_mode = force_generic_plan
 as $$
+declare
+  most_claims constant bigint := 2000000;
+  claims bigint;
 begin
   -- Shapes.
   return query
@@ -262,42 +380,55 @@ begin
   -- What a deprecation names: a model on a menu, once for each runtime, and another model on a menu to succeed it.
   return query
     with listed as materialized (
-      select distinct m.runtime, m.model from registry.manifest_models(manifest_problems.manifest) as m
+      select distinct m.runtime collate "C" as runtime, m.model collate "C" as model
+      from registry.manifest_models(manifest_problems.manifest) as m
     ),
     deprecated as materialized (
       select * from registry.manifest_deprecations(manifest_problems.manifest)
     ),
+    -- A runtime's name, or null: wherever the model is on a menu.
     meant as (
       select
         d.deprecation_index,
         e.place,
         format('deprecations[%s].runtimes[%s]', d.deprecation_index, e.place - 1) as path,
         d.model,
-        e.item #>> '{}' as runtime
+        e.item #>> '{}' as runtime,
+        l.model is not null as is_known
       from deprecated as d
       cross join lateral jsonb_array_elements(registry.manifest_array(d.runtimes)) with ordinality as e (item, place)
-      where jsonb_typeof(e.item) = 'string'
+      left join listed as l on l.runtime = e.item #>> '{}' and l.model = d.model
+      where d.model is not null and jsonb_typeof(e.item) = 'string'
       union all
-      select d.deprecation_index, 1, format('deprecations[%s].model', d.deprecation_index), d.model, l.runtime
+      select
+        d.deprecation_index, 1, format('deprecations[%s].model', d.deprecation_index), d.model, null, l.model is not null
       from deprecated as d
-      left join listed as l on l.model = d.model
-      where d.runtimes is null
+      left join (select distinct each.model from listed as each) as l on l.model = d.model
+      where d.model is not null and d.runtimes is null
     ),
     judged as (
       select
         m.path,
-        case
-          when l.model is not null then 'is deprecated by an earlier entry for the same runtime'
-          when m.runtime is null then 'is not on the menu of any runtime'
-          else 'is not a runtime with this model on its menu'
-        end as problem,
-        l.model is not null as is_known,
-        row_number() over (partition by m.model, m.runtime order by m.deprecation_index, m.place) as occurrence
+        m.runtime,
+        m.is_known,
+        -- The same again; or everywhere before here; or here before everywhere.
+        row_number() over (partition by m.model, m.runtime order by m.deprecation_index, m.place) > 1
+          or case when m.runtime is null then
+            min(m.deprecation_index) filter (where m.runtime is not null and m.is_known) over (partition by m.model)
+          else
+            min(m.deprecation_index) filter (where m.runtime is null) over (partition by m.model)
+          end < m.deprecation_index as is_late
       from meant as m
-      left join listed as l on l.runtime = m.runtime and l.model = m.model
-      where m.model is not null
     )
-    select distinct j.path, j.problem from judged as j where not j.is_known or j.occurrence > 1
+    select
+      j.path,
+      case
+        when j.is_known then 'is deprecated by an earlier entry for the same runtime'
+        when j.runtime is null then 'is not on the menu of any runtime'
+        else 'is not a runtime with this model on its menu'
+      end
+    from judged as j
+    where not j.is_known or j.is_late
     union all
     select format('deprecations[%s].runtimes', d.deprecation_index), 'must not be empty'
     from deprecated as d
@@ -312,40 +443,28 @@ begin
     where d.successor is not null and not exists (select from listed as l where l.model = d.successor)
     order by 1, 2;
 
-  -- Two providers of one runtime that could claim the same id. A prefix overlaps whatever begins with it, an alias only
-  -- its equal. Every pattern's beginnings are looked up among the patterns, so the work grows with their number, not with
-  -- its square; what is blank or too long is reported above.
+  -- Each runtime has its own row for each prefix and alias: that is where a short manifest could become very much.
+  select sum(owned.claims)
+  into claims
+  from registry.manifest_arms(manifest_problems.manifest) as a
+  join (
+    select c.provider, count(*) as claims
+    from registry.manifest_claims(manifest_problems.manifest) as c
+    group by c.provider
+  ) as owned on owned.provider = a.provider;
+  if claims > most_claims then
+    return next (
+      'runtimes',
+      format('have %s prefixes and aliases, counted for each runtime, and can have %s', claims, most_claims)
+    )::registry.manifest_problem;
+    return;
+  end if;
+
+  -- Two providers of one runtime that could claim the same id.
   return query
-    with claim as materialized (
-      select c.provider, c.path, c.pattern, lower(c.pattern collate "C") as folded, c.is_prefix, c.case_sensitive
-      from registry.manifest_claims(manifest_problems.manifest) as c
-      where octet_length(c.pattern) between 1 and 255
-    ),
-    beginning as materialized (
-      select
-        c.provider, c.path, c.pattern, c.folded, c.is_prefix, c.case_sensitive,
-        left(c.folded, known.length) as start
-      from claim as c
-      join (select distinct length(k.folded) as length from claim as k) as known on known.length <= length(c.folded)
-    )
-    select distinct
-      longer.path,
-      format('could claim the same id as %s, for runtimes[%s]', shorter.path, arm.runtime_index)
-    from beginning as longer
-    join claim as shorter on shorter.folded = longer.start and shorter.provider <> longer.provider
-    join registry.manifest_arms(manifest_problems.manifest) as arm on arm.provider = longer.provider
-    join registry.manifest_arms(manifest_problems.manifest) as other
-      on other.provider = shorter.provider and other.runtime_index = arm.runtime_index
-    where case
-        when shorter.is_prefix then
-          -- An alias that equals a prefix meets it here once; equal prefixes meet twice, and one report is enough.
-          shorter.folded <> longer.folded or not longer.is_prefix or other.arm_index < arm.arm_index
-        else
-          shorter.folded = longer.folded and not longer.is_prefix and other.arm_index < arm.arm_index
-      end
-      -- Where case counts on both sides, it must be the same.
-      and (not (shorter.case_sensitive and longer.case_sensitive) or starts_with(longer.pattern, shorter.pattern))
-    order by 1, 2;
+    select found.path, found.problem
+    from registry.manifest_overlaps(manifest_problems.manifest) as found
+    order by found.path, found.problem;
 end
 $$;
 comment on function registry.manifest_problems(jsonb) is

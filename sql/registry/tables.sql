@@ -152,6 +152,16 @@ create type registry.installation as (
 comment on type registry.installation is
   'What registry.status finds. schema_revision: the migration this database stands at. registry_revision: the registry that is loaded; 0: none.';
 
+create type registry.content as (
+  providers registry.providers[],
+  runtimes registry.runtimes[],
+  arms registry.arms[],
+  models registry.models[],
+  claims registry.claims[],
+  equivalents registry.equivalents[]
+);
+comment on type registry.content is 'Internal: the rows of all tables that are derived from a manifest.';
+
 create type registry.manifest_problem as (
   path text,
   problem text
