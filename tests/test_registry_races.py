@@ -273,6 +273,26 @@ def test_two_loads_make_dense_revisions(sessions: Sessions, ending: str, second:
     check(sessions)
 
 
+def test_a_load_says_what_it_changes_of_what_an_open_load_leaves(sessions: Sessions) -> None:
+    def compare(conn: Conn) -> RegistryLoad:
+        return load_registry(conn, OTHER, dry_run=True)
+
+    _, at_once = in_turn(sessions, load_new, compare, "commit")
+    assert at_once.answer is not None
+    assert at_once.answer == settle(sessions.second, compare).answer
+    assert at_once.answer.added
+
+
+def test_the_current_manifest_again_waits_for_nobody(sessions: Sessions) -> None:
+    created = workspace(sessions)
+    answer = pyapi.change_runtime(sessions.first, created.workspace_id, "right")
+    again = settle(sessions.second, without_waiting(lambda conn: load_registry(conn, OLD)))
+    assert again.answer is not None
+    assert not again.answer.loaded
+    sessions.first.commit()
+    check(sessions, created, answer)
+
+
 @pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("level", ["repeatable", "serializable"])
 def test_a_load_needs_read_committed(sessions: Sessions, level: str, dry_run: bool) -> None:
