@@ -128,10 +128,10 @@ BOTH = [runtime("r", ("p", []), ("q", []))]
 # Where each thing meets every other one, if it is not prevented: that took minutes.
 SQUARES = {
     "prefixes of every length": manifest(
-        [provider("p", model_prefixes=of_every_length(40_000))], ALONE
+        [provider("p", model_prefixes=of_every_length(100_000))], ALONE
     ),
     "aliases of every length": manifest(
-        [provider("p", model_aliases=of_every_length(40_000))], ALONE
+        [provider("p", model_aliases=of_every_length(100_000))], ALONE
     ),
     "a prefix again and again": manifest([provider("p", model_prefixes=["x"] * 100_000)], ALONE),
     "an alias again and again": manifest([provider("p", model_aliases=["x"] * 100_000)], ALONE),

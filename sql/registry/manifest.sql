@@ -269,6 +269,8 @@ returns table (
 language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
+-- A plan of its own would hold the manifest several times.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   claim record;
@@ -282,7 +284,7 @@ begin
       c.is_prefix,
       c.case_sensitive
     from registry.manifest_claims(manifest_uncovered.manifest) as c
-    order by provider, pattern, is_prefix desc
+    order by 1, 2, 3 desc
   loop
     continue when claim.provider = owner and starts_with(claim.pattern, covered_by);
     if claim.is_prefix then

@@ -1,5 +1,5 @@
--- Internal. A registry is replaced in two steps: its rows are made of the manifest while nobody has to wait, and written
--- when the caller holds the exclusive lock on registry.state.
+-- Internal. A registry is replaced in two steps: its rows are made of the manifest while nobody has to wait for that, and
+-- written when the caller holds the exclusive lock on registry.state.
 
 create or replace function registry.manifest_content(manifest jsonb)
 returns registry.content
