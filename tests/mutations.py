@@ -54,6 +54,13 @@ FAULTS = [
         "test_registry_races.py::test_a_call_decides_by_the_registry_that_an_open_load_leaves",
     ),
     Fault(
+        "A load says what it changes of a registry that another load has replaced",
+        "sql/fleet/replace_registry.sql",
+        "if not exists (select from registry.state as s where s.revision = load.revision) then",
+        "if false then",
+        "test_registry_races.py::test_a_load_says_what_it_changes_of_what_an_open_load_leaves",
+    ),
+    Fault(
         "A load does not wait for those who decide by the registry",
         "sql/fleet/replace_registry.sql",
         "lock table registry.state in exclusive mode;",
