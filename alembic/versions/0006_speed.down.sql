@@ -2,8 +2,14 @@
 
 -- Functions that are new, or had other arguments or results.
 drop function
+  fleet.compare_registry(jsonb),
   keyring.open(bytea,text,text),
   keyring.open_key(keyring.keys,boolean),
+  registry.manifest_content(jsonb),
+  registry.manifest_deprecated(jsonb),
+  registry.manifest_overlaps(jsonb),
+  registry.manifest_uncovered(jsonb),
+  registry.replace_registry(registry.content),
   workspace.choose_model(workspace.snapshot,text,text,boolean),
   workspace.lock_workspace(uuid,text,boolean),
   workspace.own_position(),
@@ -22,6 +28,7 @@ alter type workspace.decision drop attribute routing;
 alter type workspace.snapshot drop attribute with_key;
 alter table registry.claims drop column billed_to;
 alter table registry.models drop column billed_to;
+drop type registry.content;
 comment on column workspace.changes.position is
   'Its place in the feed, see workspace.next_position; 0: made before there was a feed.';
 comment on type workspace.snapshot is
@@ -199,6 +206,486 @@ end
 $$;
 comment on function registry.route(text, text, text[]) is
   'Internal: whether a runtime can run a model, by which provider, and who is billed.';
+
+create or replace function registry.manifest_claims(manifest jsonb)
+returns table (
+  provider text,
+  path text,
+  pattern text,
+  is_prefix boolean,
+  case_sensitive boolean
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    p.provider,
+    format('providers[%s].%s[%s]', p.provider_index, list.key, claim.place - 1),
+    case when p.case_sensitive then claim.item #>> '{}' else lower((claim.item #>> '{}') collate "C") end,
+    list.key = 'model_prefixes',
+    p.case_sensitive
+  from registry.manifest_providers(manifest_claims.manifest) as p
+  cross join (values ('model_prefixes'), ('model_aliases')) as list (key)
+  cross join lateral jsonb_array_elements(
+    registry.manifest_array(manifest_claims.manifest -> 'providers' -> p.provider_index::integer -> list.key)
+  ) with ordinality as claim (item, place)
+  where jsonb_typeof(claim.item) = 'string'
+$$;
+comment on function registry.manifest_claims(jsonb) is
+  'Internal: the prefixes and aliases of a manifest''s providers, in lower case where case does not count, and where they stand.';
+
+create or replace function registry.manifest_problems(manifest jsonb)
+returns setof registry.manifest_problem
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Shapes.
+  return query
+    select * from registry.shape_problems(
+      '',
+      manifest_problems.manifest,
+      '{"schema_version": "number", "providers": "array", "runtimes": "array"}',
+      '{"equivalents": "array", "deprecations": "array"}'
+    );
+  if jsonb_typeof(manifest_problems.manifest) is distinct from 'object' then
+    return;
+  end if;
+  return query
+    select problem.path, problem.problem
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'providers'))
+      with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('providers[%s]', e.place - 1),
+      e.item,
+      '{"name": "string"}',
+      '{"billed_to": "string", "auth_env": "array", "model_prefixes": "array", "model_aliases": "array",
+        "case_sensitive": "boolean"}'
+    ) as problem;
+  return query
+    select problem.path, problem.problem
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'runtimes'))
+      with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('runtimes[%s]', e.place - 1),
+      e.item,
+      '{"name": "string"}',
+      '{"default_model": "string", "model_policy": "string", "arms": "array"}'
+    ) as problem;
+  return query
+    select problem.path, problem.problem
+    from registry.manifest_runtimes(manifest_problems.manifest) as r
+    cross join lateral jsonb_array_elements(r.arms) with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('runtimes[%s].arms[%s]', r.runtime_index, e.place - 1),
+      e.item,
+      '{"provider": "string"}',
+      '{"models": "array"}'
+    ) as problem;
+  return query
+    select format('equivalents[%s]', e.place - 1), 'must be an array'
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'equivalents'))
+      with ordinality as e (item, place)
+    where jsonb_typeof(e.item) <> 'array';
+  return query
+    select problem.path, problem.problem
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'deprecations'))
+      with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('deprecations[%s]', e.place - 1),
+      e.item,
+      '{"model": "string", "deprecated_at": "string"}',
+      '{"runtimes": "array", "sunset_at": "string", "successor": "string"}'
+    ) as problem;
+
+  -- Values of a fixed set, and times.
+  return query
+    select 'schema_version', 'must be 1, the only version this release reads'
+    where jsonb_typeof(manifest_problems.manifest -> 'schema_version') = 'number'
+      and manifest_problems.manifest -> 'schema_version' <> '1';
+  return query
+    select format('providers[%s].billed_to', p.provider_index), 'must be platform or tenant'
+    from registry.manifest_providers(manifest_problems.manifest) as p
+    where p.billed_to not in ('platform', 'tenant');
+  return query
+    select format('runtimes[%s].model_policy', r.runtime_index), 'must be registered or any'
+    from registry.manifest_runtimes(manifest_problems.manifest) as r
+    where r.model_policy not in ('registered', 'any');
+  return query
+    select
+      format('deprecations[%s].%s', e.place - 1, named.key),
+      'must be a date or a time in UTC, such as 2026-03-01 or 2026-03-01T12:00:00Z'
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'deprecations'))
+      with ordinality as e (item, place)
+    cross join (values ('deprecated_at'), ('sunset_at')) as named (key)
+    where jsonb_typeof(e.item -> named.key) = 'string' and registry.manifest_time(e.item ->> named.key) is null;
+  return query
+    select format('deprecations[%s].sunset_at', d.deprecation_index), 'must be after deprecated_at'
+    from registry.manifest_deprecations(manifest_problems.manifest) as d
+    where d.sunset_at <= d.deprecated_at;
+
+  -- Ids and names.
+  return query
+    select id.path, registry.id_problem(id.value)
+    from (
+      select format('providers[%s].%s', p.place - 1, named.key), named.value
+      from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'providers'))
+        with ordinality as p (item, place)
+      cross join lateral (
+        select 'name', p.item -> 'name'
+        where jsonb_typeof(p.item -> 'name') = 'string'
+        union all
+        select format('%s[%s]', list.key, e.place - 1), e.item
+        from (values ('auth_env'), ('model_prefixes'), ('model_aliases')) as list (key)
+        cross join lateral jsonb_array_elements(registry.manifest_array(p.item -> list.key))
+          with ordinality as e (item, place)
+      ) as named (key, value)
+      union all
+      select format('runtimes[%s].%s', r.place - 1, named.key), r.item -> named.key
+      from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'runtimes'))
+        with ordinality as r (item, place)
+      cross join (values ('name'), ('default_model')) as named (key)
+      where jsonb_typeof(r.item -> named.key) = 'string'
+      union all
+      select format('runtimes[%s].arms[%s].provider', a.runtime_index, a.arm_index), to_jsonb(a.provider)
+      from registry.manifest_arms(manifest_problems.manifest) as a
+      where a.provider is not null
+      union all
+      select format('runtimes[%s].arms[%s].models[%s]', a.runtime_index, a.arm_index, e.place - 1), e.item
+      from registry.manifest_arms(manifest_problems.manifest) as a
+      cross join lateral jsonb_array_elements(a.models) with ordinality as e (item, place)
+      union all
+      select format('equivalents[%s][%s]', g.place - 1, e.place - 1), e.item
+      from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'equivalents'))
+        with ordinality as g (item, place)
+      cross join lateral jsonb_array_elements(registry.manifest_array(g.item)) with ordinality as e (item, place)
+      union all
+      select format('deprecations[%s].%s', d.deprecation_index, named.key), to_jsonb(named.value)
+      from registry.manifest_deprecations(manifest_problems.manifest) as d
+      cross join lateral (values ('model', d.model), ('successor', d.successor)) as named (key, value)
+      where named.value is not null
+      union all
+      select format('deprecations[%s].runtimes[%s]', d.deprecation_index, e.place - 1), e.item
+      from registry.manifest_deprecations(manifest_problems.manifest) as d
+      cross join lateral jsonb_array_elements(registry.manifest_array(d.runtimes)) with ordinality as e (item, place)
+    ) as id (path, value)
+    -- Most ids are plain ASCII, and that is seen faster than by a call.
+    where not (
+        jsonb_typeof(id.value) = 'string' and id.value #>> '{}' ~ '^[!-~]+$' and octet_length(id.value #>> '{}') <= 255
+      )
+      and registry.id_problem(id.value) is not null;
+
+  -- Names that stand twice, or for nothing.
+  return query
+    select format('providers[%s].name', named.provider_index), 'is the name of an earlier provider'
+    from (
+      select
+        p.provider_index,
+        row_number() over (partition by p.provider order by p.provider_index) as occurrence
+      from registry.manifest_providers(manifest_problems.manifest) as p
+      where p.provider is not null
+    ) as named
+    where named.occurrence > 1;
+  return query
+    select format('runtimes[%s].name', named.runtime_index), 'is the name of an earlier runtime'
+    from (
+      select
+        r.runtime_index,
+        row_number() over (partition by r.runtime order by r.runtime_index) as occurrence
+      from registry.manifest_runtimes(manifest_problems.manifest) as r
+      where r.runtime is not null
+    ) as named
+    where named.occurrence > 1;
+  return query
+    select
+      format('runtimes[%s].arms[%s].provider', arm.runtime_index, arm.arm_index),
+      case when arm.is_known then 'is the provider of an earlier arm' else 'is not the name of a provider' end
+    from (
+      select
+        a.runtime_index,
+        a.arm_index,
+        known.provider is not null as is_known,
+        row_number() over (partition by a.runtime_index, a.provider order by a.arm_index) as occurrence
+      from registry.manifest_arms(manifest_problems.manifest) as a
+      left join (
+        select distinct p.provider from registry.manifest_providers(manifest_problems.manifest) as p
+      ) as known on known.provider = a.provider
+      where a.provider is not null
+    ) as arm
+    where not arm.is_known or arm.occurrence > 1;
+  return query
+    select format('runtimes[%s].default_model', r.runtime_index), 'is not on the menu of this runtime'
+    from registry.manifest_runtimes(manifest_problems.manifest) as r
+    where r.default_model is not null
+      and not exists (
+        select
+        from registry.manifest_models(manifest_problems.manifest) as m
+        where m.runtime_index = r.runtime_index and m.model = r.default_model
+      );
+  return query
+    select
+      format('equivalents[%s][%s]', equivalent.group_index, equivalent.model_index),
+      case when equivalent.is_known then 'stands in the equivalents before' else 'is not on the menu of any runtime' end
+    from (
+      select
+        e.group_index,
+        e.model_index,
+        known.model is not null as is_known,
+        row_number() over (partition by e.model order by e.group_index, e.model_index) as occurrence
+      from registry.manifest_equivalents(manifest_problems.manifest) as e
+      left join (
+        select distinct m.model from registry.manifest_models(manifest_problems.manifest) as m
+      ) as known on known.model = e.model
+    ) as equivalent
+    where not equivalent.is_known or equivalent.occurrence > 1;
+
+  -- What a deprecation names: a model on a menu, once for each runtime, and another model on a menu to succeed it.
+  return query
+    with listed as materialized (
+      select distinct m.runtime, m.model from registry.manifest_models(manifest_problems.manifest) as m
+    ),
+    deprecated as materialized (
+      select * from registry.manifest_deprecations(manifest_problems.manifest)
+    ),
+    meant as (
+      select
+        d.deprecation_index,
+        e.place,
+        format('deprecations[%s].runtimes[%s]', d.deprecation_index, e.place - 1) as path,
+        d.model,
+        e.item #>> '{}' as runtime
+      from deprecated as d
+      cross join lateral jsonb_array_elements(registry.manifest_array(d.runtimes)) with ordinality as e (item, place)
+      where jsonb_typeof(e.item) = 'string'
+      union all
+      select d.deprecation_index, 1, format('deprecations[%s].model', d.deprecation_index), d.model, l.runtime
+      from deprecated as d
+      left join listed as l on l.model = d.model
+      where d.runtimes is null
+    ),
+    judged as (
+      select
+        m.path,
+        case
+          when l.model is not null then 'is deprecated by an earlier entry for the same runtime'
+          when m.runtime is null then 'is not on the menu of any runtime'
+          else 'is not a runtime with this model on its menu'
+        end as problem,
+        l.model is not null as is_known,
+        row_number() over (partition by m.model, m.runtime order by m.deprecation_index, m.place) as occurrence
+      from meant as m
+      left join listed as l on l.runtime = m.runtime and l.model = m.model
+      where m.model is not null
+    )
+    select distinct j.path, j.problem from judged as j where not j.is_known or j.occurrence > 1
+    union all
+    select format('deprecations[%s].runtimes', d.deprecation_index), 'must not be empty'
+    from deprecated as d
+    where d.runtimes = '[]'
+    union all
+    select format('deprecations[%s].successor', d.deprecation_index), 'is the deprecated model itself'
+    from deprecated as d
+    where d.successor = d.model
+    union all
+    select format('deprecations[%s].successor', d.deprecation_index), 'is not on the menu of any runtime'
+    from deprecated as d
+    where d.successor is not null and not exists (select from listed as l where l.model = d.successor)
+    order by 1, 2;
+
+  -- Two providers of one runtime that could claim the same id. A prefix overlaps whatever begins with it, an alias only
+  -- its equal. Every pattern's beginnings are looked up among the patterns, so the work grows with their number, not with
+  -- its square; what is blank or too long is reported above.
+  return query
+    with claim as materialized (
+      select c.provider, c.path, c.pattern, lower(c.pattern collate "C") as folded, c.is_prefix, c.case_sensitive
+      from registry.manifest_claims(manifest_problems.manifest) as c
+      where octet_length(c.pattern) between 1 and 255
+    ),
+    beginning as materialized (
+      select
+        c.provider, c.path, c.pattern, c.folded, c.is_prefix, c.case_sensitive,
+        left(c.folded, known.length) as start
+      from claim as c
+      join (select distinct length(k.folded) as length from claim as k) as known on known.length <= length(c.folded)
+    )
+    select distinct
+      longer.path,
+      format('could claim the same id as %s, for runtimes[%s]', shorter.path, arm.runtime_index)
+    from beginning as longer
+    join claim as shorter on shorter.folded = longer.start and shorter.provider <> longer.provider
+    join registry.manifest_arms(manifest_problems.manifest) as arm on arm.provider = longer.provider
+    join registry.manifest_arms(manifest_problems.manifest) as other
+      on other.provider = shorter.provider and other.runtime_index = arm.runtime_index
+    where case
+        when shorter.is_prefix then
+          -- An alias that equals a prefix meets it here once; equal prefixes meet twice, and one report is enough.
+          shorter.folded <> longer.folded or not longer.is_prefix or other.arm_index < arm.arm_index
+        else
+          shorter.folded = longer.folded and not longer.is_prefix and other.arm_index < arm.arm_index
+      end
+      -- Where case counts on both sides, it must be the same.
+      and (not (shorter.case_sensitive and longer.case_sensitive) or starts_with(longer.pattern, shorter.pattern))
+    order by 1, 2;
+end
+$$;
+comment on function registry.manifest_problems(jsonb) is
+  'Internal: every problem of a manifest with the path it is found at; none if it can be loaded.';
+
+create or replace function registry.manifest_facts(manifest jsonb)
+returns table (
+  fact jsonb,
+  says jsonb,
+  list text,
+  place bigint
+)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    jsonb_build_object('kind', 'provider', 'provider', p.provider),
+    jsonb_build_object(
+      'billed_to', p.billed_to,
+      'auth_env', p.auth_env,
+      'model_prefixes', p.model_prefixes,
+      'model_aliases', p.model_aliases,
+      'case_sensitive', p.case_sensitive
+    ),
+    '{"of": "provider"}',
+    p.provider_index
+  from registry.manifest_providers(manifest_facts.manifest) as p
+  union all
+  select
+    jsonb_build_object('kind', 'runtime', 'runtime', r.runtime),
+    jsonb_build_object('default_model', coalesce(r.default_model, first.model), 'model_policy', r.model_policy),
+    '{"of": "runtime"}',
+    r.runtime_index
+  from registry.manifest_runtimes(manifest_facts.manifest) as r
+  left join (
+    select distinct on (a.runtime) a.runtime, a.models ->> 0 as model
+    from registry.manifest_arms(manifest_facts.manifest) as a
+    where a.models <> '[]'
+    order by a.runtime, a.arm_index
+  ) as first on first.runtime = r.runtime
+  union all
+  select
+    jsonb_build_object('kind', 'arm', 'runtime', a.runtime, 'provider', a.provider),
+    '{}',
+    jsonb_build_object('of', 'provider', 'runtime', a.runtime)::text,
+    a.arm_index
+  from registry.manifest_arms(manifest_facts.manifest) as a
+  union all
+  select
+    jsonb_build_object('kind', 'model', 'runtime', m.runtime, 'provider', m.provider, 'model', m.model),
+    case when d.model is null then '{}' else
+      jsonb_strip_nulls(jsonb_build_object(
+        'deprecated_at', to_char(d.deprecated_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+        'sunset_at', to_char(d.sunset_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+        'successor', d.successor
+      ))
+    end,
+    jsonb_build_object('of', 'model', 'runtime', m.runtime, 'provider', m.provider)::text,
+    m.place
+  from (
+    select listed.runtime, listed.provider, listed.model, min(listed.model_index) as place
+    from registry.manifest_models(manifest_facts.manifest) as listed
+    group by listed.runtime, listed.provider, listed.model
+  ) as m
+  left join registry.manifest_deprecations(manifest_facts.manifest) as d
+    on d.model = m.model and (d.runtimes is null or d.runtimes ? m.runtime)
+  union all
+  select distinct
+    jsonb_build_object(
+      'kind', 'equivalent',
+      'models', (select coalesce(jsonb_agg(e.model order by e.model), '[]') from jsonb_array_elements(g.item) as e (model))
+    ),
+    '{}'::jsonb,
+    null,
+    null::bigint
+  from jsonb_array_elements(registry.manifest_array(manifest_facts.manifest -> 'equivalents')) as g (item)
+$$;
+comment on function registry.manifest_facts(jsonb) is
+  'Internal: the providers, runtimes, arms, models and equivalents of a valid manifest, what it says of each, and where in which list it has it.';
+
+create or replace function registry.manifest_difference(
+  before jsonb,
+  after jsonb,
+  out added jsonb,
+  out removed jsonb,
+  out changed jsonb
+)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+-- Sorting by jsonb is slow, hashing is not.
+set enable_mergejoin = off
+as $$
+  with pair as materialized (
+    select
+      coalesce(new.fact, old.fact) as fact,
+      old.says as old_says,
+      new.says as new_says,
+      coalesce(new.list, old.list) as list,
+      old.place as old_place,
+      new.place as new_place
+    from registry.manifest_facts(manifest_difference.before) as old
+    full join registry.manifest_facts(manifest_difference.after) as new on new.fact = old.fact
+  ),
+  -- The order among those that are in both: what merely makes room for another has not moved.
+  kept as (
+    select p.list collate "C" as list, p.fact, p.old_place, p.new_place
+    from pair as p
+    where p.old_says is not null and p.new_says is not null and p.list is not null
+  ),
+  reordered as (
+    select distinct step.list
+    from (
+      select k.list, k.new_place < lag(k.new_place) over (partition by k.list order by k.old_place) as is_back from kept as k
+    ) as step
+    where step.is_back
+  ),
+  ranked as (
+    select
+      k.list::jsonb as list,
+      k.fact -> (k.list::jsonb ->> 'of') as name,
+      row_number() over (partition by k.list order by k.old_place) as old_rank,
+      row_number() over (partition by k.list order by k.new_place) as new_rank
+    from kept as k
+    join reordered as r on r.list = k.list
+  ),
+  entry as (
+    select
+      p.fact
+        || case when p.old_says <> '{}' then registry.manifest_side('before', p.old_says, p.new_says) else '{}' end
+        || case when p.new_says <> '{}' then registry.manifest_side('after', p.new_says, p.old_says) else '{}' end
+        as item,
+      p.old_says is null as is_added,
+      p.new_says is null as is_removed
+    from pair as p
+    where p.old_says is distinct from p.new_says
+    union all
+    select
+      '{"kind": "order"}' || r.list || jsonb_build_object(
+        'before', jsonb_agg(r.name order by r.old_rank),
+        'after', jsonb_agg(r.name order by r.new_rank)
+      ),
+      false,
+      false
+    from ranked as r
+    where r.old_rank <> r.new_rank
+    group by r.list
+  )
+  select
+    coalesce(jsonb_agg(e.item order by e.item) filter (where e.is_added), '[]'),
+    coalesce(jsonb_agg(e.item order by e.item) filter (where e.is_removed), '[]'),
+    coalesce(jsonb_agg(e.item order by e.item) filter (where not e.is_added and not e.is_removed), '[]')
+  from entry as e
+$$;
+comment on function registry.manifest_difference(jsonb, jsonb) is
+  'Internal: what a manifest adds to another, removes from it, says otherwise and puts in another order.';
 
 create or replace function registry.replace_registry(manifest jsonb)
 returns void
@@ -1073,6 +1560,35 @@ The arguments are those of change_runtime. The version is the one the answer was
 sure that the workspace is still the same. (The registry may have changed.)
 Errors: as change_runtime.';
 
+create or replace function fleet.load_registry(
+  manifest jsonb,
+  on_orphan text default 'refuse',
+  dry_run boolean default false
+)
+returns fleet.registry_load
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if load_registry.manifest is null then
+    perform registry.invalid_argument('manifest', 'is null');
+  end if;
+  return fleet.replace_registry(load_registry.manifest, load_registry.on_orphan, load_registry.dry_run, null);
+end
+$$;
+comment on function fleet.load_registry(jsonb, text, boolean) is
+  'Replaces the registry by a manifest, as a new numbered revision, and says what that added, removed and changed.
+manifest: the whole registry, see sql/registry/manifest.schema.json. The current manifest again is no new revision.
+on_orphan: what becomes of workspaces whose model the manifest leaves unroutable. refuse: nothing is loaded. keep: they keep it, and get
+another with the next change_runtime, even to the runtime that they have. reset: they get it at
+once, in the same transaction, recorded as changes; if there is nothing for one of them, nothing is loaded.
+dry_run: answer, with the orphans, but change nothing (it takes the same lock).
+It waits for all transactions that have decided by the current registry, and new ones wait for it, until the transaction that calls it ends:
+give it a transaction of its own, and on a busy server a lock_timeout. At most 100 problems are listed.
+Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED,
+ENCRYPTION_KEY_MISSING.';
+
 create or replace function keyring.unwrap(key_id integer, wrapped bytea, kek text)
 returns keyring.data_key
 language plpgsql
@@ -1359,6 +1875,20 @@ ws: the workspace. name: the secret''s name; MODEL is refused, see workspace.cle
 this version.
 Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT. Above READ COMMITTED, 40001 if the registry was loaded meanwhile.';
 
+create or replace function registry.manifest_side(side text, says jsonb, other jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when count(*) = 0 then '{}' else
+    jsonb_build_object(manifest_side.side, jsonb_object_agg(s.key, s.value)) end
+  from jsonb_each(manifest_side.says) as s
+  where manifest_side.other -> s.key is distinct from s.value
+$$;
+comment on function registry.manifest_side(text, jsonb, jsonb) is
+  'Internal: what one manifest says of a thing and the other does not, under the key side; an empty object if there is nothing.';
+
 create or replace function workspace.next_position(ws uuid, version bigint)
 returns bigint
 language plpgsql
@@ -1415,6 +1945,195 @@ end
 $$;
 comment on function fleet.reset_of(text, text) is
   'Internal: what workspace.change_runtime would decide for a workspace with this model on this runtime; null where it would refuse.';
+
+create or replace function fleet.replace_registry(
+  manifest jsonb,
+  on_orphan text,
+  dry_run boolean,
+  restored_from bigint
+)
+returns fleet.registry_load
+language plpgsql
+set search_path = pg_catalog, pg_temp
+-- Compiling its queries takes several times as long as running them.
+set jit = off
+as $$
+declare
+  problems jsonb;
+  problems_total bigint;
+  current_revision bigint;
+  current_manifest jsonb;
+  routable_pairs fleet.pair[];
+  orphaned_pairs fleet.pair[];
+  in_use jsonb;
+  first_orphans jsonb;
+  orphans_total bigint;
+  ids uuid[];
+  loaded_at timestamptz;
+  load fleet.registry_load;
+begin
+  if replace_registry.on_orphan is null
+    or replace_registry.on_orphan collate "C" not in ('refuse', 'keep', 'reset')
+  then
+    perform registry.invalid_argument('on_orphan', 'must be refuse, keep or reset');
+  elsif replace_registry.dry_run is null then
+    perform registry.invalid_argument('dry_run', 'is null');
+  end if;
+
+  perform registry.require_read_committed();
+
+  -- Before the lock: the manifest is judged by itself, and nobody has to wait for that.
+  select
+    jsonb_agg(jsonb_build_object('path', found.path, 'problem', found.problem)) filter (where found.place <= 100),
+    count(*)
+  into problems, problems_total
+  from registry.manifest_problems(replace_registry.manifest) with ordinality as found (path, problem, place);
+  if problems_total > 0 then
+    raise exception using
+      errcode = 'PT422',
+      message = format('The manifest has %s problem(s).', problems_total),
+      detail = jsonb_build_object('code', 'REGISTRY_INVALID', 'problems', problems, 'problems_total', problems_total),
+      hint = 'Mend them all and load again. Nothing was changed.';
+  end if;
+
+  -- Waits for everybody who decides by the current registry, and keeps them out until the end (registry.hold). Those who
+  -- only read are not disturbed.
+  lock table registry.state in exclusive mode;
+
+  select s.revision, coalesce(r.manifest, '{}')
+  into current_revision, current_manifest
+  from registry.state as s
+  left join registry.revisions as r on r.revision = s.revision;
+  load.revision := current_revision;
+  load.loaded := false;
+  load.added := '[]';
+  load.removed := '[]';
+  load.changed := '[]';
+  load.orphans := '[]';
+  if replace_registry.manifest = current_manifest then
+    return load;
+  end if;
+  select d.added, d.removed, d.changed
+  into load.added, load.removed, load.changed
+  from registry.manifest_difference(current_manifest, replace_registry.manifest) as d;
+
+  select jsonb_agg(jsonb_build_object('runtime', used.runtime, 'workspaces', used.workspaces) order by used.runtime)
+  into in_use
+  from (
+    select w.runtime, count(*) as workspaces
+    from workspace.workspaces as w
+    where not exists (
+      select from registry.manifest_runtimes(replace_registry.manifest) as kept where kept.runtime = w.runtime
+    )
+    group by w.runtime
+  ) as used;
+  if in_use is not null then
+    raise exception using
+      errcode = 'PT409',
+      message = 'The manifest removes a runtime that workspaces use.',
+      detail = jsonb_build_object('code', 'RUNTIME_IN_USE', 'runtimes', in_use),
+      hint = 'Keep the runtime in the manifest until its workspaces have another. Nothing was changed.';
+  end if;
+
+  -- A fleet has many workspaces and few distinct pairs: each pair is judged once.
+  routable_pairs := array(
+    select row(s.runtime, s.model)::fleet.pair
+    from (select distinct s.runtime, s.model from fleet.stored_models() as s where s.model is not null) as s
+    where (registry.route(s.runtime, s.model, '{}')).routable
+  );
+  begin
+    perform registry.replace_registry(replace_registry.manifest);
+
+    orphaned_pairs := array(
+      select row(p.runtime, p.model)::fleet.pair
+      from unnest(routable_pairs) as p
+      where not (registry.route(p.runtime, p.model, '{}')).routable
+    );
+    if orphaned_pairs <> '{}' then
+      load.orphans := fleet.describe_orphans(orphaned_pairs);
+    end if;
+
+    if replace_registry.dry_run then
+      raise exception using errcode = 'RRDRY', message = 'Dry run: taken back.';
+    end if;
+  exception
+    when sqlstate 'RRDRY' then
+      return load;
+  end;
+
+  -- What nothing can be found for is refused with reset, too. Without the models: the server log keeps what an error says.
+  if replace_registry.on_orphan <> 'keep' then
+    select
+      jsonb_agg(o.orphan - array['model', 'reset_model', 'reset_source'] order by o.place) filter (where o.place <= 50),
+      count(*)
+    into first_orphans, orphans_total
+    from (
+      select item.orphan, row_number() over (order by item.place) as place
+      from jsonb_array_elements(load.orphans) with ordinality as item (orphan, place)
+      where replace_registry.on_orphan = 'refuse' or item.orphan ->> 'reset_model' is null
+    ) as o;
+  end if;
+  if orphans_total > 0 then
+    raise exception using
+      errcode = 'PT409',
+      message = format('The manifest orphans the model of %s workspace(s).', orphans_total),
+      detail = jsonb_build_object(
+        'code', 'REGISTRY_ORPHANS',
+        'orphans', first_orphans,
+        'orphans_total', orphans_total
+      ),
+      hint = 'Keep what they use in the manifest, or give them another model first. Nothing was changed.';
+  end if;
+
+  if load.orphans <> '[]' and replace_registry.on_orphan = 'reset' then
+    perform keyring.hold();
+    ids := array(
+      select w.id
+      from workspace.workspaces as w
+      join jsonb_array_elements(load.orphans) as o on (o ->> 'workspace_id')::uuid = w.id
+      order by w.id
+      for no key update of w
+    );
+    perform from fleet.change_batch(ids, null, null, false, null, false) as m;
+  end if;
+
+  -- Every load updates this row: that is what fails a caller whose snapshot is older (registry.hold).
+  load.revision := current_revision + 1;
+  load.loaded := true;
+  loaded_at := clock_timestamp();
+  update registry.state as s set revision = load.revision;
+  insert into registry.revisions (revision, manifest, loaded_at, loaded_by, restored_from)
+  values (load.revision, replace_registry.manifest, loaded_at, workspace.actor(), replace_registry.restored_from);
+  return load;
+end
+$$;
+comment on function fleet.replace_registry(jsonb, text, boolean, bigint) is
+  'Internal: makes a valid manifest the registry, as a new revision, and says what that changes and which workspaces it orphans.';
+
+create or replace function fleet.require_revision(revision bigint)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  manifest jsonb;
+begin
+  if require_revision.revision is null then
+    perform registry.invalid_argument('revision', 'is null');
+  end if;
+  select r.manifest into manifest from registry.revisions as r where r.revision = require_revision.revision;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('The registry has no revision %s.', require_revision.revision),
+      detail = jsonb_build_object('code', 'REVISION_NOT_FOUND', 'revision', require_revision.revision),
+      hint = 'Take one that fleet.revisions lists.';
+  end if;
+  return manifest;
+end
+$$;
+comment on function fleet.require_revision(bigint) is 'Internal: a revision''s manifest. Raises INVALID_ARGUMENT or REVISION_NOT_FOUND.';
 
 create or replace function fleet.feed_end()
 returns bigint

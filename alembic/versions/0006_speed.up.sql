@@ -14,6 +14,7 @@ alter type workspace.decision
 drop function
   keyring.decrypt(bytea,text),
   keyring.open_key(keyring.keys),
+  registry.replace_registry(jsonb),
   workspace.choose_model(keyring.data_key,workspace.snapshot,text,text,boolean),
   workspace.lock_workspace(keyring.data_key,uuid),
   workspace.next_position(uuid,bigint),
@@ -30,6 +31,16 @@ alter table registry.models alter column billed_to drop default;
 alter table registry.claims add column billed_to text not null default 'tenant';
 update registry.claims as c set billed_to = p.billed_to from registry.providers as p where p.name = c.provider;
 alter table registry.claims alter column billed_to drop default;
+
+create type registry.content as (
+  providers registry.providers[],
+  runtimes registry.runtimes[],
+  arms registry.arms[],
+  models registry.models[],
+  claims registry.claims[],
+  equivalents registry.equivalents[]
+);
+comment on type registry.content is 'Internal: the rows of all tables that are derived from a manifest.';
 comment on column workspace.changes.position is
   'Its place in the feed, see workspace.record_change; 0: made before there was a feed.';
 
@@ -143,66 +154,1029 @@ $$;
 comment on function registry.route(text, text, text[]) is
   'Internal: whether a runtime can run a model, by which provider, and who is billed.';
 
--- Internal. The caller holds the exclusive lock on registry.state and has found no problem in the manifest. Rows that
--- stay as they are are not touched: a small change of a large registry is a small write.
+-- Internal. A manifest as rows. These read whatever they are given: what has the wrong type is passed over here and
+-- reported by registry.manifest_problems. Indexes count from 0, as in the paths of those reports.
 
-create or replace function registry.replace_registry(manifest jsonb)
-returns void
+create or replace function registry.manifest_array(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when jsonb_typeof(manifest_array.value) = 'array' then manifest_array.value else '[]' end
+$$;
+comment on function registry.manifest_array(jsonb) is 'Internal: the value if it is an array, else an empty one.';
+
+create or replace function registry.manifest_strings(value jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select array(
+    select e.item #>> '{}'
+    from jsonb_array_elements(registry.manifest_array(manifest_strings.value)) with ordinality as e (item, place)
+    where jsonb_typeof(e.item) = 'string'
+    order by e.place
+  )
+$$;
+comment on function registry.manifest_strings(jsonb) is 'Internal: the strings of an array, in order.';
+
+create or replace function registry.manifest_providers(manifest jsonb)
+returns table (
+  provider_index bigint,
+  provider text,
+  billed_to text,
+  auth_env text[],
+  model_prefixes text[],
+  model_aliases text[],
+  case_sensitive boolean
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    e.place - 1,
+    e.item ->> 'name',
+    coalesce(e.item ->> 'billed_to', 'tenant'),
+    registry.manifest_strings(e.item -> 'auth_env'),
+    registry.manifest_strings(e.item -> 'model_prefixes'),
+    registry.manifest_strings(e.item -> 'model_aliases'),
+    e.item -> 'case_sensitive' is distinct from 'false'
+  from jsonb_array_elements(registry.manifest_array(manifest_providers.manifest -> 'providers'))
+    with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'object'
+$$;
+comment on function registry.manifest_providers(jsonb) is 'Internal: the providers of a manifest.';
+
+create or replace function registry.manifest_claims(manifest jsonb)
+returns table (
+  provider text,
+  path text,
+  pattern text,
+  is_prefix boolean,
+  case_sensitive boolean
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    p.item ->> 'name',
+    format('providers[%s].%s[%s]', p.place - 1, list.key, claim.place - 1),
+    case when folds.case_sensitive then claim.item #>> '{}' else lower((claim.item #>> '{}') collate "C") end,
+    list.key = 'model_prefixes',
+    folds.case_sensitive
+  from jsonb_array_elements(registry.manifest_array(manifest_claims.manifest -> 'providers'))
+    with ordinality as p (item, place)
+  cross join lateral (values (p.item -> 'case_sensitive' is distinct from 'false')) as folds (case_sensitive)
+  cross join (values ('model_prefixes'), ('model_aliases')) as list (key)
+  cross join lateral jsonb_array_elements(registry.manifest_array(p.item -> list.key))
+    with ordinality as claim (item, place)
+  where jsonb_typeof(p.item) = 'object' and jsonb_typeof(claim.item) = 'string'
+$$;
+comment on function registry.manifest_claims(jsonb) is
+  'Internal: the prefixes and aliases of a manifest''s providers, in lower case where case does not count, and where they stand.';
+
+create or replace function registry.manifest_runtimes(manifest jsonb)
+returns table (
+  runtime_index bigint,
+  runtime text,
+  default_model text,
+  model_policy text,
+  arms jsonb
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    e.place - 1,
+    e.item ->> 'name',
+    e.item ->> 'default_model',
+    coalesce(e.item ->> 'model_policy', 'registered'),
+    registry.manifest_array(e.item -> 'arms')
+  from jsonb_array_elements(registry.manifest_array(manifest_runtimes.manifest -> 'runtimes'))
+    with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'object'
+$$;
+comment on function registry.manifest_runtimes(jsonb) is 'Internal: the runtimes of a manifest.';
+
+create or replace function registry.manifest_arms(manifest jsonb)
+returns table (
+  runtime_index bigint,
+  runtime text,
+  arm_index bigint,
+  provider text,
+  models jsonb
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    r.runtime_index,
+    r.runtime,
+    e.place - 1,
+    e.item ->> 'provider',
+    registry.manifest_array(e.item -> 'models')
+  from registry.manifest_runtimes(manifest_arms.manifest) as r
+  cross join lateral jsonb_array_elements(r.arms) with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'object'
+$$;
+comment on function registry.manifest_arms(jsonb) is 'Internal: the arms of a manifest''s runtimes.';
+
+create or replace function registry.manifest_models(manifest jsonb)
+returns table (
+  runtime_index bigint,
+  runtime text,
+  arm_index bigint,
+  provider text,
+  model_index bigint,
+  model text
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    a.runtime_index,
+    a.runtime,
+    a.arm_index,
+    a.provider,
+    e.place - 1,
+    e.item #>> '{}'
+  from registry.manifest_arms(manifest_models.manifest) as a
+  cross join lateral jsonb_array_elements(a.models) with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'string'
+$$;
+comment on function registry.manifest_models(jsonb) is 'Internal: the model ids that a manifest''s arms list.';
+
+create or replace function registry.manifest_equivalents(manifest jsonb)
+returns table (
+  group_index bigint,
+  model_index bigint,
+  model text
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    g.place - 1,
+    e.place - 1,
+    e.item #>> '{}'
+  from jsonb_array_elements(registry.manifest_array(manifest_equivalents.manifest -> 'equivalents'))
+    with ordinality as g (item, place)
+  cross join lateral jsonb_array_elements(registry.manifest_array(g.item)) with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'string'
+$$;
+comment on function registry.manifest_equivalents(jsonb) is 'Internal: the ids of a manifest''s equivalents, by list.';
+
+create or replace function registry.manifest_time(value text)
+returns timestamptz
 language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Read alike in every session: it depends on neither DateStyle nor TimeZone.
+  if manifest_time.value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' then
+    return (manifest_time.value || 'T00:00:00Z')::timestamptz;
+  elsif manifest_time.value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$' then
+    return manifest_time.value::timestamptz;
+  end if;
+  return null;
+exception
+  when datetime_field_overflow then
+    return null;
+end
+$$;
+comment on function registry.manifest_time(text) is 'Internal: a date, which begins at midnight UTC, or a time in UTC; null if the value is neither.';
+
+create or replace function registry.manifest_deprecations(manifest jsonb)
+returns table (
+  deprecation_index bigint,
+  model text,
+  runtimes jsonb,
+  deprecated_at timestamptz,
+  sunset_at timestamptz,
+  successor text
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    e.place - 1,
+    e.item ->> 'model',
+    e.item -> 'runtimes',
+    registry.manifest_time(e.item ->> 'deprecated_at'),
+    registry.manifest_time(e.item ->> 'sunset_at'),
+    e.item ->> 'successor'
+  from jsonb_array_elements(registry.manifest_array(manifest_deprecations.manifest -> 'deprecations'))
+    with ordinality as e (item, place)
+  where jsonb_typeof(e.item) = 'object'
+$$;
+comment on function registry.manifest_deprecations(jsonb) is
+  'Internal: the deprecations of a manifest; runtimes is null where all that list the model are meant.';
+
+-- Two joins by equality instead of one with an or: whatever is deprecated, the work grows with the manifest.
+create or replace function registry.manifest_deprecated(manifest jsonb)
+returns table (
+  model text,
+  runtime text,
+  is_everywhere boolean,
+  deprecated_at timestamptz,
+  sunset_at timestamptz,
+  successor text
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select d.model, named.runtime, d.runtimes is null, d.deprecated_at, d.sunset_at, d.successor
+  from registry.manifest_deprecations(manifest_deprecated.manifest) as d
+  left join lateral jsonb_array_elements_text(d.runtimes) as named (runtime) on true
+$$;
+comment on function registry.manifest_deprecated(jsonb) is
+  'Internal: what a valid manifest deprecates, one row for each runtime that it names, or one for all. A model is deprecated once for each runtime.';
+
+-- In order of collation "C" all that begins with a prefix comes right behind it.
+create or replace function registry.manifest_uncovered(manifest jsonb)
+returns table (
+  provider text,
+  pattern text,
+  is_prefix boolean,
+  case_sensitive boolean
+)
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+-- A plan of its own would hold the manifest several times.
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  claim record;
+  covered_by text;
+  owner text;
+begin
+  for claim in
+    select distinct
+      c.provider collate "C" as provider,
+      c.pattern collate "C" as pattern,
+      c.is_prefix,
+      c.case_sensitive
+    from registry.manifest_claims(manifest_uncovered.manifest) as c
+    order by 1, 2, 3 desc
+  loop
+    continue when claim.provider = owner and starts_with(claim.pattern, covered_by);
+    if claim.is_prefix then
+      owner := claim.provider;
+      covered_by := claim.pattern;
+    end if;
+    provider := claim.provider;
+    pattern := claim.pattern;
+    is_prefix := claim.is_prefix;
+    case_sensitive := claim.case_sensitive;
+    return next;
+  end loop;
+end
+$$;
+comment on function registry.manifest_uncovered(jsonb) is
+  'Internal: the prefixes and aliases of a valid manifest, each once, without those that a prefix of the same provider covers: one step down the index has to be enough (registry.route).';
+
+-- Internal. Everything that is wrong with a manifest, in one answer. manifest.schema.json says the same of its shape.
+
+create or replace function registry.shape_problems(path text, value jsonb, required jsonb, optional jsonb)
+returns setof registry.manifest_problem
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(shape_problems.value) is distinct from 'object' then
+    return next (shape_problems.path, 'must be an object')::registry.manifest_problem;
+    return;
+  end if;
+
+  return query
+    select
+      concat_ws('.', nullif(shape_problems.path, ''), coalesce(known.key, left(given.key, 255))),
+      case
+        when known.key is null then 'is not a known key'
+        when given.key is null then 'is missing'
+        when known.type in ('array', 'object') then format('must be an %s', known.type)
+        else format('must be a %s', known.type)
+      end
+    from jsonb_each_text(shape_problems.required || shape_problems.optional) as known (key, type)
+    full join jsonb_each(shape_problems.value) as given (key, item) on given.key = known.key
+    where known.key is null
+      or (given.key is null and shape_problems.required ? known.key)
+      or jsonb_typeof(given.item) <> known.type
+    order by coalesce(known.key, given.key);
+end
+$$;
+comment on function registry.shape_problems(text, jsonb, jsonb, jsonb) is
+  'Internal: unknown and missing keys of an object, and values of another type than the one named for their key.';
+
+create or replace function registry.id_problem(value jsonb)
+returns text
+language plpgsql
+immutable
+parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  new_providers registry.providers[];
-  new_arms registry.arms[];
-  new_models registry.models[];
-  new_runtimes registry.runtimes[];
-  new_claims registry.claims[];
-  new_equivalents registry.equivalents[];
+  id constant text := id_problem.value #>> '{}';
 begin
-  new_providers := array(
+  if jsonb_typeof(id_problem.value) <> 'string' then
+    return 'must be a string';
+  elsif octet_length(id) <= 255 and registry.trim_text(id) not in (id, '') then
+    return 'has white space around it';
+  end if;
+  return registry.text_problem(case when octet_length(id) <= 255 then registry.trim_text(id) else id end);
+end
+$$;
+comment on function registry.id_problem(jsonb) is 'Internal: what is wrong with an id or name of a manifest; null if nothing.';
+
+-- A prefix overlaps whatever begins with it, an alias only its equal. In order of collation "C" all that begins with a
+-- pattern comes right behind it: one pass finds what each begins with, on a stack.
+create or replace function registry.manifest_overlaps(manifest jsonb)
+returns setof registry.manifest_problem
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  most_comparisons constant bigint := 1000000;
+  comparisons bigint := 0;
+  claim record;
+  runtime_index bigint;
+  by_case boolean;
+  patterns text[] collate "C";
+  prefixes boolean[];
+  owners text[] collate "C";
+  paths text[];
+  depth integer;
+  other_owner integer;  -- The lowest of the stack that is not the owner's of its bottom; null: there is none.
+begin
+  for claim in
+    with claim as materialized (
+      select c.provider, c.path, c.pattern, lower(c.pattern collate "C") as folded, c.is_prefix, c.case_sensitive
+      from registry.manifest_claims(manifest_overlaps.manifest) as c
+      -- What is blank or too long is another problem.
+      where octet_length(c.pattern) between 1 and 255
+    ),
+    arm as (
+      select a.runtime_index, a.provider, min(a.arm_index) as arm_index, count(*) over (partition by a.runtime_index) as arms
+      from registry.manifest_arms(manifest_overlaps.manifest) as a
+      group by a.runtime_index, a.provider
+    ),
+    -- Case counts between two to whom it counts. With all others they are as one, in lower case.
+    known as (
+      select
+        a.runtime_index,
+        true as by_case,
+        c.pattern collate "C" as pattern,
+        c.is_prefix,
+        a.arm_index,
+        c.provider as owner,
+        c.path
+      from claim as c
+      join arm as a on a.provider = c.provider
+      where a.arms > 1 and c.case_sensitive
+      union all
+      select
+        a.runtime_index,
+        false,
+        c.folded,
+        c.is_prefix,
+        a.arm_index,
+        case when c.case_sensitive then '' else c.provider end,
+        c.path
+      from claim as c
+      join arm as a on a.provider = c.provider
+      where a.arms > 1
+    )
+    select k.*
+    from known as k
+    order by k.runtime_index, k.by_case, k.pattern, k.is_prefix desc, k.arm_index, k.path
+  loop
+    if (claim.runtime_index, claim.by_case) is distinct from (runtime_index, by_case) then
+      runtime_index := claim.runtime_index;
+      by_case := claim.by_case;
+      patterns := '{}';
+      prefixes := '{}';
+      owners := '{}';
+      paths := '{}';
+      depth := 0;
+      other_owner := null;
+    end if;
+
+    while depth > 0 and not case when prefixes[depth]
+      then starts_with(claim.pattern, patterns[depth])
+      else claim.pattern = patterns[depth] and not claim.is_prefix
+    end
+    loop
+      depth := depth - 1;
+    end loop;
+    if other_owner > depth then
+      other_owner := null;
+    end if;
+
+    if depth > 0 and (claim.owner <> owners[1] or other_owner is not null) then
+      for place in 1 .. depth loop
+        if owners[place] <> claim.owner then
+          return next (
+            claim.path, format('could claim the same id as %s, for runtimes[%s]', paths[place], runtime_index)
+          )::registry.manifest_problem;
+        end if;
+      end loop;
+      -- There can be as many as the square of the patterns, and nobody reads them all.
+      comparisons := comparisons + depth;
+      exit when comparisons > most_comparisons;
+    end if;
+
+    depth := depth + 1;
+    patterns[depth] := claim.pattern;
+    prefixes[depth] := claim.is_prefix;
+    owners[depth] := claim.owner;
+    paths[depth] := claim.path;
+    if other_owner is null and claim.owner <> owners[1] then
+      other_owner := depth;
+    end if;
+  end loop;
+end
+$$;
+comment on function registry.manifest_overlaps(jsonb) is
+  'Internal: the prefixes and aliases of a manifest that could claim the same id as those of another provider of the same runtime; not all, where there are very many.';
+
+create or replace function registry.manifest_problems(manifest jsonb)
+returns setof registry.manifest_problem
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+-- A plan of its own would hold the manifest several times.
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  most_claims constant bigint := 2000000;
+  claims bigint;
+begin
+  -- Shapes.
+  return query
+    select * from registry.shape_problems(
+      '',
+      manifest_problems.manifest,
+      '{"schema_version": "number", "providers": "array", "runtimes": "array"}',
+      '{"equivalents": "array", "deprecations": "array"}'
+    );
+  if jsonb_typeof(manifest_problems.manifest) is distinct from 'object' then
+    return;
+  end if;
+  return query
+    select problem.path, problem.problem
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'providers'))
+      with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('providers[%s]', e.place - 1),
+      e.item,
+      '{"name": "string"}',
+      '{"billed_to": "string", "auth_env": "array", "model_prefixes": "array", "model_aliases": "array",
+        "case_sensitive": "boolean"}'
+    ) as problem;
+  return query
+    select problem.path, problem.problem
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'runtimes'))
+      with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('runtimes[%s]', e.place - 1),
+      e.item,
+      '{"name": "string"}',
+      '{"default_model": "string", "model_policy": "string", "arms": "array"}'
+    ) as problem;
+  return query
+    select problem.path, problem.problem
+    from registry.manifest_runtimes(manifest_problems.manifest) as r
+    cross join lateral jsonb_array_elements(r.arms) with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('runtimes[%s].arms[%s]', r.runtime_index, e.place - 1),
+      e.item,
+      '{"provider": "string"}',
+      '{"models": "array"}'
+    ) as problem;
+  return query
+    select format('equivalents[%s]', e.place - 1), 'must be an array'
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'equivalents'))
+      with ordinality as e (item, place)
+    where jsonb_typeof(e.item) <> 'array';
+  return query
+    select problem.path, problem.problem
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'deprecations'))
+      with ordinality as e (item, place)
+    cross join lateral registry.shape_problems(
+      format('deprecations[%s]', e.place - 1),
+      e.item,
+      '{"model": "string", "deprecated_at": "string"}',
+      '{"runtimes": "array", "sunset_at": "string", "successor": "string"}'
+    ) as problem;
+
+  -- Values of a fixed set, and times.
+  return query
+    select 'schema_version', 'must be 1, the only version this release reads'
+    where jsonb_typeof(manifest_problems.manifest -> 'schema_version') = 'number'
+      and manifest_problems.manifest -> 'schema_version' <> '1';
+  return query
+    select format('providers[%s].billed_to', p.provider_index), 'must be platform or tenant'
+    from registry.manifest_providers(manifest_problems.manifest) as p
+    where p.billed_to not in ('platform', 'tenant');
+  return query
+    select format('runtimes[%s].model_policy', r.runtime_index), 'must be registered or any'
+    from registry.manifest_runtimes(manifest_problems.manifest) as r
+    where r.model_policy not in ('registered', 'any');
+  return query
+    select
+      format('deprecations[%s].%s', e.place - 1, named.key),
+      'must be a date or a time in UTC, such as 2026-03-01 or 2026-03-01T12:00:00Z'
+    from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'deprecations'))
+      with ordinality as e (item, place)
+    cross join (values ('deprecated_at'), ('sunset_at')) as named (key)
+    where jsonb_typeof(e.item -> named.key) = 'string' and registry.manifest_time(e.item ->> named.key) is null;
+  return query
+    select format('deprecations[%s].sunset_at', d.deprecation_index), 'must be after deprecated_at'
+    from registry.manifest_deprecations(manifest_problems.manifest) as d
+    where d.sunset_at <= d.deprecated_at;
+
+  -- Ids and names.
+  return query
+    select id.path, registry.id_problem(id.value)
+    from (
+      select format('providers[%s].%s', p.place - 1, named.key), named.value
+      from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'providers'))
+        with ordinality as p (item, place)
+      cross join lateral (
+        select 'name', p.item -> 'name'
+        where jsonb_typeof(p.item -> 'name') = 'string'
+        union all
+        select format('%s[%s]', list.key, e.place - 1), e.item
+        from (values ('auth_env'), ('model_prefixes'), ('model_aliases')) as list (key)
+        cross join lateral jsonb_array_elements(registry.manifest_array(p.item -> list.key))
+          with ordinality as e (item, place)
+      ) as named (key, value)
+      union all
+      select format('runtimes[%s].%s', r.place - 1, named.key), r.item -> named.key
+      from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'runtimes'))
+        with ordinality as r (item, place)
+      cross join (values ('name'), ('default_model')) as named (key)
+      where jsonb_typeof(r.item -> named.key) = 'string'
+      union all
+      select format('runtimes[%s].arms[%s].provider', a.runtime_index, a.arm_index), to_jsonb(a.provider)
+      from registry.manifest_arms(manifest_problems.manifest) as a
+      where a.provider is not null
+      union all
+      select format('runtimes[%s].arms[%s].models[%s]', a.runtime_index, a.arm_index, e.place - 1), e.item
+      from registry.manifest_arms(manifest_problems.manifest) as a
+      cross join lateral jsonb_array_elements(a.models) with ordinality as e (item, place)
+      union all
+      select format('equivalents[%s][%s]', g.place - 1, e.place - 1), e.item
+      from jsonb_array_elements(registry.manifest_array(manifest_problems.manifest -> 'equivalents'))
+        with ordinality as g (item, place)
+      cross join lateral jsonb_array_elements(registry.manifest_array(g.item)) with ordinality as e (item, place)
+      union all
+      select format('deprecations[%s].%s', d.deprecation_index, named.key), to_jsonb(named.value)
+      from registry.manifest_deprecations(manifest_problems.manifest) as d
+      cross join lateral (values ('model', d.model), ('successor', d.successor)) as named (key, value)
+      where named.value is not null
+      union all
+      select format('deprecations[%s].runtimes[%s]', d.deprecation_index, e.place - 1), e.item
+      from registry.manifest_deprecations(manifest_problems.manifest) as d
+      cross join lateral jsonb_array_elements(registry.manifest_array(d.runtimes)) with ordinality as e (item, place)
+    ) as id (path, value)
+    -- Most ids are plain ASCII, and that is seen faster than by a call.
+    where not (
+        jsonb_typeof(id.value) = 'string' and id.value #>> '{}' ~ '^[!-~]+$' and octet_length(id.value #>> '{}') <= 255
+      )
+      and registry.id_problem(id.value) is not null;
+
+  -- Names that stand twice, or for nothing.
+  return query
+    select format('providers[%s].name', named.provider_index), 'is the name of an earlier provider'
+    from (
+      select
+        p.provider_index,
+        row_number() over (partition by p.provider order by p.provider_index) as occurrence
+      from registry.manifest_providers(manifest_problems.manifest) as p
+      where p.provider is not null
+    ) as named
+    where named.occurrence > 1;
+  return query
+    select format('runtimes[%s].name', named.runtime_index), 'is the name of an earlier runtime'
+    from (
+      select
+        r.runtime_index,
+        row_number() over (partition by r.runtime order by r.runtime_index) as occurrence
+      from registry.manifest_runtimes(manifest_problems.manifest) as r
+      where r.runtime is not null
+    ) as named
+    where named.occurrence > 1;
+  return query
+    select
+      format('runtimes[%s].arms[%s].provider', arm.runtime_index, arm.arm_index),
+      case when arm.is_known then 'is the provider of an earlier arm' else 'is not the name of a provider' end
+    from (
+      select
+        a.runtime_index,
+        a.arm_index,
+        known.provider is not null as is_known,
+        row_number() over (partition by a.runtime_index, a.provider order by a.arm_index) as occurrence
+      from registry.manifest_arms(manifest_problems.manifest) as a
+      left join (
+        select distinct p.provider from registry.manifest_providers(manifest_problems.manifest) as p
+      ) as known on known.provider = a.provider
+      where a.provider is not null
+    ) as arm
+    where not arm.is_known or arm.occurrence > 1;
+  return query
+    select format('runtimes[%s].default_model', r.runtime_index), 'is not on the menu of this runtime'
+    from registry.manifest_runtimes(manifest_problems.manifest) as r
+    where r.default_model is not null
+      and not exists (
+        select
+        from registry.manifest_models(manifest_problems.manifest) as m
+        where m.runtime_index = r.runtime_index and m.model = r.default_model
+      );
+  return query
+    select
+      format('equivalents[%s][%s]', equivalent.group_index, equivalent.model_index),
+      case when equivalent.is_known then 'stands in the equivalents before' else 'is not on the menu of any runtime' end
+    from (
+      select
+        e.group_index,
+        e.model_index,
+        known.model is not null as is_known,
+        row_number() over (partition by e.model order by e.group_index, e.model_index) as occurrence
+      from registry.manifest_equivalents(manifest_problems.manifest) as e
+      left join (
+        select distinct m.model from registry.manifest_models(manifest_problems.manifest) as m
+      ) as known on known.model = e.model
+    ) as equivalent
+    where not equivalent.is_known or equivalent.occurrence > 1;
+
+  -- What a deprecation names: a model on a menu, once for each runtime, and another model on a menu to succeed it.
+  return query
+    with listed as materialized (
+      select distinct m.runtime collate "C" as runtime, m.model collate "C" as model
+      from registry.manifest_models(manifest_problems.manifest) as m
+    ),
+    deprecated as materialized (
+      select * from registry.manifest_deprecations(manifest_problems.manifest)
+    ),
+    -- A runtime's name, or null: wherever the model is on a menu.
+    meant as (
+      select
+        d.deprecation_index,
+        e.place,
+        format('deprecations[%s].runtimes[%s]', d.deprecation_index, e.place - 1) as path,
+        d.model,
+        e.item #>> '{}' as runtime,
+        l.model is not null as is_known
+      from deprecated as d
+      cross join lateral jsonb_array_elements(registry.manifest_array(d.runtimes)) with ordinality as e (item, place)
+      left join listed as l on l.runtime = e.item #>> '{}' and l.model = d.model
+      where d.model is not null and jsonb_typeof(e.item) = 'string'
+      union all
+      select
+        d.deprecation_index, 1, format('deprecations[%s].model', d.deprecation_index), d.model, null, l.model is not null
+      from deprecated as d
+      left join (select distinct each.model from listed as each) as l on l.model = d.model
+      where d.model is not null and d.runtimes is null
+    ),
+    judged as (
+      select
+        m.path,
+        m.runtime,
+        m.is_known,
+        -- The same again; or everywhere before here; or here before everywhere.
+        row_number() over (partition by m.model, m.runtime order by m.deprecation_index, m.place) > 1
+          or case when m.runtime is null then
+            min(m.deprecation_index) filter (where m.runtime is not null and m.is_known) over (partition by m.model)
+          else
+            min(m.deprecation_index) filter (where m.runtime is null) over (partition by m.model)
+          end < m.deprecation_index as is_late
+      from meant as m
+    )
+    select
+      j.path,
+      case
+        when j.is_known then 'is deprecated by an earlier entry for the same runtime'
+        when j.runtime is null then 'is not on the menu of any runtime'
+        else 'is not a runtime with this model on its menu'
+      end
+    from judged as j
+    where not j.is_known or j.is_late
+    union all
+    select format('deprecations[%s].runtimes', d.deprecation_index), 'must not be empty'
+    from deprecated as d
+    where d.runtimes = '[]'
+    union all
+    select format('deprecations[%s].successor', d.deprecation_index), 'is the deprecated model itself'
+    from deprecated as d
+    where d.successor = d.model
+    union all
+    select format('deprecations[%s].successor', d.deprecation_index), 'is not on the menu of any runtime'
+    from deprecated as d
+    where d.successor is not null and not exists (select from listed as l where l.model = d.successor)
+    order by 1, 2;
+
+  -- Each runtime has its own row for each prefix and alias: that is where a short manifest could become very much.
+  select sum(owned.claims)
+  into claims
+  from registry.manifest_arms(manifest_problems.manifest) as a
+  join (
+    select c.provider, count(*) as claims
+    from registry.manifest_claims(manifest_problems.manifest) as c
+    group by c.provider
+  ) as owned on owned.provider = a.provider;
+  if claims > most_claims then
+    return next (
+      'runtimes',
+      format('have %s prefixes and aliases, counted for each runtime, and can have %s', claims, most_claims)
+    )::registry.manifest_problem;
+    return;
+  end if;
+
+  -- Two providers of one runtime that could claim the same id.
+  return query
+    select found.path, found.problem
+    from registry.manifest_overlaps(manifest_problems.manifest) as found
+    order by found.path, found.problem;
+end
+$$;
+comment on function registry.manifest_problems(jsonb) is
+  'Internal: every problem of a manifest with the path it is found at; none if it can be loaded.';
+
+-- Internal. What a manifest says, one row a thing, so that two manifests can be compared by joining their facts.
+
+create or replace function registry.manifest_facts(manifest jsonb)
+returns table (
+  fact jsonb,
+  says jsonb,
+  list text,
+  place bigint
+)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    jsonb_build_object('kind', 'provider', 'provider', p.provider),
+    jsonb_build_object(
+      'billed_to', p.billed_to,
+      'auth_env', p.auth_env,
+      'model_prefixes', p.model_prefixes,
+      'model_aliases', p.model_aliases,
+      'case_sensitive', p.case_sensitive
+    ),
+    '{"of": "provider"}',
+    p.provider_index
+  from registry.manifest_providers(manifest_facts.manifest) as p
+  union all
+  select
+    jsonb_build_object('kind', 'runtime', 'runtime', r.runtime),
+    jsonb_build_object('default_model', coalesce(r.default_model, first.model), 'model_policy', r.model_policy),
+    '{"of": "runtime"}',
+    r.runtime_index
+  from registry.manifest_runtimes(manifest_facts.manifest) as r
+  left join (
+    select distinct on (a.runtime) a.runtime, a.models ->> 0 as model
+    from registry.manifest_arms(manifest_facts.manifest) as a
+    where a.models <> '[]'
+    order by a.runtime, a.arm_index
+  ) as first on first.runtime = r.runtime
+  union all
+  select
+    jsonb_build_object('kind', 'arm', 'runtime', a.runtime, 'provider', a.provider),
+    '{}',
+    jsonb_build_object('of', 'provider', 'runtime', a.runtime)::text,
+    a.arm_index
+  from registry.manifest_arms(manifest_facts.manifest) as a
+  union all
+  select
+    jsonb_build_object('kind', 'model', 'runtime', m.runtime, 'provider', m.provider, 'model', m.model),
+    case when coalesce(there.model, everywhere.model) is null then '{}' else
+      jsonb_strip_nulls(jsonb_build_object(
+        'deprecated_at', to_char(
+          coalesce(there.deprecated_at, everywhere.deprecated_at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
+        ),
+        'sunset_at', to_char(
+          coalesce(there.sunset_at, everywhere.sunset_at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
+        ),
+        'successor', coalesce(there.successor, everywhere.successor)
+      ))
+    end,
+    arm.list,
+    m.place
+  from (
+    select listed.runtime, listed.provider, listed.model, min(listed.model_index) as place
+    from registry.manifest_models(manifest_facts.manifest) as listed
+    group by listed.runtime, listed.provider, listed.model
+  ) as m
+  join (
+    select
+      a.runtime, a.provider,
+      jsonb_build_object('of', 'model', 'runtime', a.runtime, 'provider', a.provider)::text as list
+    from registry.manifest_arms(manifest_facts.manifest) as a
+  ) as arm on arm.runtime = m.runtime and arm.provider = m.provider
+  left join registry.manifest_deprecated(manifest_facts.manifest) as there
+    on there.model = m.model and there.runtime = m.runtime
+  left join registry.manifest_deprecated(manifest_facts.manifest) as everywhere
+    on everywhere.model = m.model and everywhere.is_everywhere
+  union all
+  select distinct
+    jsonb_build_object(
+      'kind', 'equivalent',
+      'models', (select coalesce(jsonb_agg(e.model order by e.model), '[]') from jsonb_array_elements(g.item) as e (model))
+    ),
+    '{}'::jsonb,
+    null,
+    null::bigint
+  from jsonb_array_elements(registry.manifest_array(manifest_facts.manifest -> 'equivalents')) as g (item)
+$$;
+comment on function registry.manifest_facts(jsonb) is
+  'Internal: the providers, runtimes, arms, models and equivalents of a valid manifest, what it says of each, and where in which list it has it.';
+
+create or replace function registry.manifest_side(side text, says jsonb, other jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when differing.says = '{}' then '{}' else jsonb_build_object(manifest_side.side, differing.says) end
+  from (
+    select manifest_side.says - array(
+      select s.key
+      from jsonb_each(manifest_side.says) as s
+      where manifest_side.other -> s.key is not distinct from s.value
+    )
+  ) as differing (says)
+$$;
+comment on function registry.manifest_side(text, jsonb, jsonb) is
+  'Internal: what one manifest says of a thing and the other does not, under the key side; an empty object if there is nothing.';
+
+create or replace function registry.manifest_difference(
+  before jsonb,
+  after jsonb,
+  out added jsonb,
+  out removed jsonb,
+  out changed jsonb
+)
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+-- Sorting by jsonb is slow, hashing is not.
+set enable_mergejoin = off
+as $$
+  with pair as materialized (
+    select
+      coalesce(new.fact, old.fact) as fact,
+      old.says as old_says,
+      new.says as new_says,
+      coalesce(new.list, old.list) as list,
+      old.place as old_place,
+      new.place as new_place
+    from registry.manifest_facts(manifest_difference.before) as old
+    full join registry.manifest_facts(manifest_difference.after) as new on new.fact = old.fact
+  ),
+  -- The order among those that are in both: what merely makes room for another has not moved.
+  kept as (
+    select p.list collate "C" as list, p.fact, p.old_place, p.new_place
+    from pair as p
+    where p.old_says is not null and p.new_says is not null and p.list is not null
+  ),
+  reordered as (
+    select distinct step.list
+    from (
+      select k.list, k.new_place < lag(k.new_place) over (partition by k.list order by k.old_place) as is_back from kept as k
+    ) as step
+    where step.is_back
+  ),
+  ranked as (
+    select
+      k.list::jsonb as list,
+      k.fact -> (k.list::jsonb ->> 'of') as name,
+      row_number() over (partition by k.list order by k.old_place) as old_rank,
+      row_number() over (partition by k.list order by k.new_place) as new_rank
+    from kept as k
+    join reordered as r on r.list = k.list
+  ),
+  entry as (
+    select
+      p.fact
+        || case when p.old_says <> '{}' then registry.manifest_side('before', p.old_says, p.new_says) else '{}' end
+        || case when p.new_says <> '{}' then registry.manifest_side('after', p.new_says, p.old_says) else '{}' end
+        as item,
+      p.old_says is null as is_added,
+      p.new_says is null as is_removed
+    from pair as p
+    where p.old_says is distinct from p.new_says
+    union all
+    select
+      '{"kind": "order"}' || r.list || jsonb_build_object(
+        'before', jsonb_agg(r.name order by r.old_rank),
+        'after', jsonb_agg(r.name order by r.new_rank)
+      ),
+      false,
+      false
+    from ranked as r
+    where r.old_rank <> r.new_rank
+    group by r.list
+  )
+  -- Not jsonb_agg, whose work grows with the square of an item, such as a provider with very many prefixes.
+  select
+    to_jsonb(array(select e.item from entry as e where e.is_added order by e.item)),
+    to_jsonb(array(select e.item from entry as e where e.is_removed order by e.item)),
+    to_jsonb(array(select e.item from entry as e where not e.is_added and not e.is_removed order by e.item))
+$$;
+comment on function registry.manifest_difference(jsonb, jsonb) is
+  'Internal: what a manifest adds to another, removes from it, says otherwise and puts in another order.';
+
+-- Internal. A registry is replaced in two steps: its rows are made of the manifest while nobody has to wait for that, and
+-- written when the caller holds the exclusive lock on registry.state.
+
+create or replace function registry.manifest_content(manifest jsonb)
+returns registry.content
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+-- A plan of its own would hold the manifest several times. How many rows there are is not known to the planner: always by
+-- hash.
+set plan_cache_mode = force_generic_plan
+set enable_nestloop = off
+as $$
+declare
+  content registry.content;
+begin
+  content.providers := array(
     select row(p.provider, p.provider_index + 1, p.billed_to, p.auth_env, p.case_sensitive)::registry.providers
-    from registry.manifest_providers(replace_registry.manifest) as p
+    from registry.manifest_providers(manifest_content.manifest) as p
   );
 
-  new_arms := array(
+  content.arms := array(
     select row(a.runtime, a.arm_index + 1, a.provider)::registry.arms
-    from registry.manifest_arms(replace_registry.manifest) as a
+    from registry.manifest_arms(manifest_content.manifest) as a
   );
 
-  new_models := array(
+  content.models := array(
     select row(
-      listed.runtime,
-      listed.model,
-      listed.arm_index + 1,
-      listed.provider,
-      case when listed.occurrence = 1 then
-        row_number() over (
-          partition by listed.runtime, listed.occurrence = 1 order by listed.arm_index, listed.model_index
-        )
+      m.runtime,
+      m.model,
+      m.arm_index + 1,
+      m.provider,
+      case when m.is_first then
+        row_number() over (partition by m.runtime, m.is_first order by m.arm_index, m.model_index)
       end,
-      d.deprecated_at,
-      d.sunset_at,
-      d.successor,
+      coalesce(there.deprecated_at, everywhere.deprecated_at),
+      coalesce(there.sunset_at, everywhere.sunset_at),
+      coalesce(there.successor, everywhere.successor),
       p.billed_to
     )::registry.models
     from (
       select
-        m.runtime,
-        m.model,
-        m.arm_index,
-        m.model_index,
-        m.provider,
-        row_number() over (partition by m.runtime, m.model order by m.arm_index, m.model_index) as occurrence,
-        row_number() over (partition by m.runtime, m.model, m.arm_index order by m.model_index) as occurrence_on_arm
-      from registry.manifest_models(replace_registry.manifest) as m
-    ) as listed
-    left join registry.manifest_deprecations(replace_registry.manifest) as d
-      on d.model = listed.model and (d.runtimes is null or d.runtimes ? listed.runtime)
-    join unnest(new_providers) as p on p.name = listed.provider
-    where listed.occurrence_on_arm = 1
+        listed.*,
+        row_number() over (partition by listed.runtime, listed.model order by listed.arm_index, listed.model_index) = 1
+          as is_first,
+        row_number() over (
+          partition by listed.runtime, listed.model, listed.arm_index order by listed.model_index
+        ) as occurrence_on_arm
+      from (
+        select m.runtime collate "C" as runtime, m.model collate "C" as model, m.arm_index, m.model_index, m.provider
+        from registry.manifest_models(manifest_content.manifest) as m
+      ) as listed
+    ) as m
+    left join registry.manifest_deprecated(manifest_content.manifest) as there
+      on there.model = m.model and there.runtime = m.runtime
+    left join registry.manifest_deprecated(manifest_content.manifest) as everywhere
+      on everywhere.model = m.model and everywhere.is_everywhere
+    join unnest(content.providers) as p on p.name = m.provider
+    where m.occurrence_on_arm = 1
   );
 
-  new_runtimes := array(
+  content.runtimes := array(
     select row(
       named.runtime,
       named.runtime_index + 1,
@@ -210,75 +1184,79 @@ begin
       coalesce(named.default_model, menu.first),
       coalesce(menu.size, 0)
     )::registry.runtimes
-    from registry.manifest_runtimes(replace_registry.manifest) as named
+    from registry.manifest_runtimes(manifest_content.manifest) as named
     left join (
       select m.runtime, min(m.model) filter (where m.menu_position = 1) as first, count(m.menu_position) as size
-      from unnest(new_models) as m
+      from unnest(content.models) as m
       group by m.runtime
     ) as menu on menu.runtime = named.runtime
   );
 
-  -- Without what a prefix of the same provider covers, so that one step down the index is enough (registry.route).
-  new_claims := array(
-    with claim as materialized (
-      select distinct c.provider, c.pattern, c.is_prefix, c.case_sensitive
-      from registry.manifest_claims(replace_registry.manifest) as c
-    ),
-    beginning as materialized (
-      select c.provider, c.pattern, c.is_prefix, c.case_sensitive, left(c.pattern, known.length) as start
-      from claim as c
-      join (
-        select distinct length(k.pattern) as length from claim as k where k.is_prefix
-      ) as known on known.length <= length(c.pattern)
-    ),
-    covered as (
-      select longer.provider, longer.pattern, longer.is_prefix, longer.case_sensitive
-      from beginning as longer
-      join claim as shorter on shorter.provider = longer.provider and shorter.pattern = longer.start
-      where shorter.is_prefix and (shorter.pattern <> longer.pattern or not longer.is_prefix)
-    ),
-    uncovered as (
-      select c.provider, c.pattern, c.is_prefix, c.case_sensitive from claim as c
-      except
-      select c.provider, c.pattern, c.is_prefix, c.case_sensitive from covered as c
-    )
+  content.claims := array(
     select row(a.runtime, not u.case_sensitive, u.pattern, u.is_prefix, u.provider, p.billed_to)::registry.claims
-    from uncovered as u
-    join unnest(new_arms) as a on a.provider = u.provider
-    join unnest(new_providers) as p on p.name = u.provider
+    from registry.manifest_uncovered(manifest_content.manifest) as u
+    join unnest(content.arms) as a on a.provider = u.provider
+    join unnest(content.providers) as p on p.name = u.provider
   );
 
-  new_equivalents := array(
+  content.equivalents := array(
     select row(e.model, e.group_index + 1)::registry.equivalents
-    from registry.manifest_equivalents(replace_registry.manifest) as e
+    from registry.manifest_equivalents(manifest_content.manifest) as e
   );
 
-  delete from registry.providers as old where not exists (select from unnest(new_providers) as new where new = old);
+  return content;
+end
+$$;
+comment on function registry.manifest_content(jsonb) is
+  'Internal: the rows that a valid manifest makes of the registry''s tables.';
+
+-- Rows that stay as they are are not touched: a small change of a large registry is a small write.
+create or replace function registry.replace_registry(content registry.content)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+-- How many rows there are is not known to the planner, and comparing whole rows in order is slow: always by hash.
+set enable_nestloop = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  delete from registry.providers as old
+  where not exists (select from unnest(replace_registry.content.providers) as new where new = old);
   insert into registry.providers
-  select new.* from unnest(new_providers) as new where not exists (select from registry.providers as old where old = new);
+  select new.* from unnest(replace_registry.content.providers) as new
+  where not exists (select from registry.providers as old where old = new);
 
-  delete from registry.arms as old where not exists (select from unnest(new_arms) as new where new = old);
+  delete from registry.arms as old
+  where not exists (select from unnest(replace_registry.content.arms) as new where new = old);
   insert into registry.arms
-  select new.* from unnest(new_arms) as new where not exists (select from registry.arms as old where old = new);
+  select new.* from unnest(replace_registry.content.arms) as new
+  where not exists (select from registry.arms as old where old = new);
 
-  delete from registry.models as old where not exists (select from unnest(new_models) as new where new = old);
+  delete from registry.models as old
+  where not exists (select from unnest(replace_registry.content.models) as new where new = old);
   insert into registry.models
-  select new.* from unnest(new_models) as new where not exists (select from registry.models as old where old = new);
+  select new.* from unnest(replace_registry.content.models) as new
+  where not exists (select from registry.models as old where old = new);
 
-  delete from registry.claims as old where not exists (select from unnest(new_claims) as new where new = old);
+  delete from registry.claims as old
+  where not exists (select from unnest(replace_registry.content.claims) as new where new = old);
   insert into registry.claims
-  select new.* from unnest(new_claims) as new where not exists (select from registry.claims as old where old = new);
+  select new.* from unnest(replace_registry.content.claims) as new
+  where not exists (select from registry.claims as old where old = new);
 
-  delete from registry.equivalents as old where not exists (select from unnest(new_equivalents) as new where new = old);
+  delete from registry.equivalents as old
+  where not exists (select from unnest(replace_registry.content.equivalents) as new where new = old);
   insert into registry.equivalents
-  select new.* from unnest(new_equivalents) as new
+  select new.* from unnest(replace_registry.content.equivalents) as new
   where not exists (select from registry.equivalents as old where old = new);
 
   -- Runtimes are updated in place: workspaces refer to them.
   delete from registry.runtimes as old
-  where not exists (select from unnest(new_runtimes) as new where new.name = old.name);
+  where not exists (select from unnest(replace_registry.content.runtimes) as new where new.name = old.name);
   insert into registry.runtimes
-  select new.* from unnest(new_runtimes) as new where not exists (select from registry.runtimes as old where old = new)
+  select new.* from unnest(replace_registry.content.runtimes) as new
+  where not exists (select from registry.runtimes as old where old = new)
   on conflict (name) do update set
     position = excluded.position,
     model_policy = excluded.model_policy,
@@ -286,8 +1264,8 @@ begin
     menu_size = excluded.menu_size;
 end
 $$;
-comment on function registry.replace_registry(jsonb) is
-  'Internal: makes a manifest the registry.';
+comment on function registry.replace_registry(registry.content) is
+  'Internal: makes these rows the registry.';
 
 -- pgcrypto may be in any schema: the bodies below name the one where it is. (Functions in the language sql would follow it
 -- to another, but cost several times as much in every transaction.)
@@ -1762,6 +2740,259 @@ the order of their ids; one that is refused stops none of the others.';
 
 -- Internal.
 
+create or replace function fleet.compare_registry(manifest jsonb)
+returns fleet.registry_load
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  current_manifest jsonb;
+  load fleet.registry_load;
+begin
+  -- || '{}': unpacked here once, not wherever it is used.
+  select s.revision, coalesce(r.manifest, '{}') || '{}', '[]', '[]', '[]', '[]'
+  into load.revision, current_manifest, load.added, load.removed, load.changed, load.orphans
+  from registry.state as s
+  left join registry.revisions as r on r.revision = s.revision;
+
+  load.loaded := compare_registry.manifest <> current_manifest;
+  if load.loaded then
+    select d.added, d.removed, d.changed
+    into load.added, load.removed, load.changed
+    from registry.manifest_difference(current_manifest, compare_registry.manifest) as d;
+  end if;
+  return load;
+end
+$$;
+comment on function fleet.compare_registry(jsonb) is
+  'Internal: what loading a valid manifest would change, but for orphans; loaded: it is another than the current revision''s.';
+
+-- Internal. What load_registry and restore_registry have in common.
+
+create or replace function fleet.replace_registry(
+  manifest jsonb,
+  on_orphan text,
+  dry_run boolean,
+  restored_from bigint
+)
+returns fleet.registry_load
+language plpgsql
+set search_path = pg_catalog, pg_temp
+-- Compiling its queries takes several times as long as running them.
+set jit = off
+-- A plan of its own would hold the manifest several times.
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  problems jsonb;
+  problems_total bigint;
+  content registry.content;
+  routable_pairs fleet.pair[];
+  orphaned_pairs fleet.pair[];
+  in_use jsonb;
+  first_orphans jsonb;
+  orphans_total bigint;
+  ids uuid[];
+  loaded_at timestamptz;
+  load fleet.registry_load;  -- What is to be answered; loaded: the manifest is another.
+begin
+  if replace_registry.on_orphan is null
+    or replace_registry.on_orphan collate "C" not in ('refuse', 'keep', 'reset')
+  then
+    perform registry.invalid_argument('on_orphan', 'must be refuse, keep or reset');
+  elsif replace_registry.dry_run is null then
+    perform registry.invalid_argument('dry_run', 'is null');
+  end if;
+
+  perform registry.require_read_committed();
+
+  -- Before the lock all that takes long: nobody has to wait until the manifest is judged, compared and taken apart.
+  select
+    jsonb_agg(jsonb_build_object('path', found.path, 'problem', found.problem)) filter (where found.place <= 100),
+    count(*)
+  into problems, problems_total
+  from registry.manifest_problems(replace_registry.manifest) with ordinality as found (path, problem, place);
+  if problems_total > 0 then
+    raise exception using
+      errcode = 'PT422',
+      message = format('The manifest has %s problem(s).', problems_total),
+      detail = jsonb_build_object('code', 'REGISTRY_INVALID', 'problems', problems, 'problems_total', problems_total),
+      hint = 'Mend them all and load again. Nothing was changed.';
+  end if;
+
+  load := fleet.compare_registry(replace_registry.manifest);
+  if not load.loaded then
+    return load;
+  end if;
+  content := registry.manifest_content(replace_registry.manifest);
+
+  -- Waits for everybody who decides by the current registry, and keeps them out until the end (registry.hold). Those who
+  -- only read are not disturbed.
+  lock table registry.state in exclusive mode;
+
+  -- Another load came first.
+  if not exists (select from registry.state as s where s.revision = load.revision) then
+    load := fleet.compare_registry(replace_registry.manifest);
+    if not load.loaded then
+      return load;
+    end if;
+  end if;
+
+  select jsonb_agg(jsonb_build_object('runtime', used.runtime, 'workspaces', used.workspaces) order by used.runtime)
+  into in_use
+  from (
+    select w.runtime, count(*) as workspaces
+    from workspace.workspaces as w
+    where not exists (
+      select from unnest(content.runtimes) as kept where kept.name = w.runtime
+    )
+    group by w.runtime
+  ) as used;
+  if in_use is not null then
+    raise exception using
+      errcode = 'PT409',
+      message = 'The manifest removes a runtime that workspaces use.',
+      detail = jsonb_build_object('code', 'RUNTIME_IN_USE', 'runtimes', in_use),
+      hint = 'Keep the runtime in the manifest until its workspaces have another. Nothing was changed.';
+  end if;
+
+  -- A fleet has many workspaces and few distinct pairs: each pair is judged once.
+  routable_pairs := array(
+    select row(s.runtime, s.model)::fleet.pair
+    from (select distinct s.runtime, s.model from fleet.stored_models() as s where s.model is not null) as s
+    where (registry.route(s.runtime, s.model, '{}')).routable
+  );
+  begin
+    perform registry.replace_registry(content);
+
+    orphaned_pairs := array(
+      select row(p.runtime, p.model)::fleet.pair
+      from unnest(routable_pairs) as p
+      where not (registry.route(p.runtime, p.model, '{}')).routable
+    );
+    if orphaned_pairs <> '{}' then
+      load.orphans := fleet.describe_orphans(orphaned_pairs);
+    end if;
+
+    if replace_registry.dry_run then
+      raise exception using errcode = 'RRDRY', message = 'Dry run: taken back.';
+    end if;
+  exception
+    when sqlstate 'RRDRY' then
+      load.loaded := false;
+      return load;
+  end;
+
+  -- What nothing can be found for is refused with reset, too. Without the models: the server log keeps what an error says.
+  if replace_registry.on_orphan <> 'keep' then
+    select
+      jsonb_agg(o.orphan - array['model', 'reset_model', 'reset_source'] order by o.place) filter (where o.place <= 50),
+      count(*)
+    into first_orphans, orphans_total
+    from (
+      select item.orphan, row_number() over (order by item.place) as place
+      from jsonb_array_elements(load.orphans) with ordinality as item (orphan, place)
+      where replace_registry.on_orphan = 'refuse' or item.orphan ->> 'reset_model' is null
+    ) as o;
+  end if;
+  if orphans_total > 0 then
+    raise exception using
+      errcode = 'PT409',
+      message = format('The manifest orphans the model of %s workspace(s).', orphans_total),
+      detail = jsonb_build_object(
+        'code', 'REGISTRY_ORPHANS',
+        'orphans', first_orphans,
+        'orphans_total', orphans_total
+      ),
+      hint = 'Keep what they use in the manifest, or give them another model first. Nothing was changed.';
+  end if;
+
+  if load.orphans <> '[]' and replace_registry.on_orphan = 'reset' then
+    perform keyring.hold();
+    ids := array(
+      select w.id
+      from workspace.workspaces as w
+      join jsonb_array_elements(load.orphans) as o on (o ->> 'workspace_id')::uuid = w.id
+      order by w.id
+      for no key update of w
+    );
+    perform from fleet.change_batch(ids, null, null, false, null, false) as m;
+  end if;
+
+  -- Every load updates this row: that is what fails a caller whose snapshot is older (registry.hold).
+  load.revision := load.revision + 1;
+  loaded_at := clock_timestamp();
+  update registry.state as s set revision = load.revision;
+  insert into registry.revisions (revision, manifest, loaded_at, loaded_by, restored_from)
+  values (load.revision, replace_registry.manifest, loaded_at, workspace.actor(), replace_registry.restored_from);
+  return load;
+end
+$$;
+comment on function fleet.replace_registry(jsonb, text, boolean, bigint) is
+  'Internal: makes a valid manifest the registry, as a new revision, and says what that changes and which workspaces it orphans.';
+
+create or replace function fleet.load_registry(
+  manifest jsonb,
+  on_orphan text default 'refuse',
+  dry_run boolean default false
+)
+returns fleet.registry_load
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if load_registry.manifest is null then
+    perform registry.invalid_argument('manifest', 'is null');
+  end if;
+  return fleet.replace_registry(load_registry.manifest, load_registry.on_orphan, load_registry.dry_run, null);
+end
+$$;
+comment on function fleet.load_registry(jsonb, text, boolean) is
+  'Replaces the registry by a manifest, as a new numbered revision, and says what that added, removed and changed.
+manifest: the whole registry, see sql/registry/manifest.schema.json. The current manifest again is no new revision.
+on_orphan: what becomes of workspaces whose model the manifest leaves unroutable. refuse: nothing is loaded. keep: they keep it, and get
+another with the next change_runtime, even to the runtime that they have. reset: they get it at
+once, in the same transaction, recorded as changes; if there is nothing for one of them, nothing is loaded.
+dry_run: answer, with the orphans, but change nothing (it takes the same lock).
+The manifest is judged and compared first. Then it waits for all transactions that have decided by the current registry, and new ones
+wait for it, until the transaction that calls it ends: give it a transaction of its own, and on a busy server a lock_timeout.
+At most 100 problems are listed.
+Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED,
+ENCRYPTION_KEY_MISSING.';
+
+-- Internal.
+
+create or replace function fleet.require_revision(revision bigint)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  manifest jsonb;
+begin
+  if require_revision.revision is null then
+    perform registry.invalid_argument('revision', 'is null');
+  end if;
+  -- || '{}': unpacked here once, not wherever it is used.
+  select r.manifest || '{}' into manifest from registry.revisions as r where r.revision = require_revision.revision;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('The registry has no revision %s.', require_revision.revision),
+      detail = jsonb_build_object('code', 'REVISION_NOT_FOUND', 'revision', require_revision.revision),
+      hint = 'Take one that fleet.revisions lists.';
+  end if;
+  return manifest;
+end
+$$;
+comment on function fleet.require_revision(bigint) is 'Internal: a revision''s manifest. Raises INVALID_ARGUMENT or REVISION_NOT_FOUND.';
+
+-- Internal.
+
 create or replace function fleet.feed_end()
 returns bigint
 language plpgsql
@@ -1980,7 +3211,8 @@ revoke all on all functions in schema registry, keyring, access, workspace, flee
 -- The types of results stay usable.
 revoke all on type
   registry.alembic_version, registry.state, registry.revisions, registry.providers, registry.runtimes, registry.arms,
-  registry.models, registry.claims, registry.equivalents, registry.routing, registry.manifest_problem,
+  registry.models, registry.claims, registry.equivalents, registry.routing, registry.content,
+  registry.manifest_problem,
   keyring.keys, keyring.sealed_value, keyring.data_key,
   access.tokens,
   workspace.workspaces, workspace.secrets, workspace.changes, workspace.numbering, workspace.snapshot, workspace.decision,

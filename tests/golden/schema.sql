@@ -495,6 +495,228 @@ key_id: the key; null: what is stored plain. state: active, retired, plain, or m
 secrets, history: how many secrets, and models in the history, it seals. unreadable: how many of them do not open; null: not tried.';
 
 
+
+
+--
+-- Name: arms; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.arms (
+    runtime text NOT NULL COLLATE pg_catalog."C",
+    "position" bigint NOT NULL,
+    provider text NOT NULL COLLATE pg_catalog."C"
+);
+
+
+--
+-- Name: TABLE arms; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.arms IS 'The providers of each runtime, in order.';
+
+
+--
+-- Name: claims; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.claims (
+    runtime text NOT NULL COLLATE pg_catalog."C",
+    case_folded boolean NOT NULL,
+    pattern text NOT NULL COLLATE pg_catalog."C",
+    is_prefix boolean NOT NULL,
+    provider text NOT NULL COLLATE pg_catalog."C",
+    billed_to text NOT NULL
+);
+
+
+--
+-- Name: TABLE claims; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.claims IS 'The prefixes and aliases by which a runtime''s arms claim ids that no arm lists. What a prefix of the same provider already covers is left out, and two providers never overlap, so the greatest pattern not above an id is the only one that can claim it.';
+
+
+--
+-- Name: COLUMN claims.case_folded; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.claims.case_folded IS 'The pattern is in lower case and is compared with the id in lower case.';
+
+
+--
+-- Name: equivalents; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.equivalents (
+    model text NOT NULL COLLATE pg_catalog."C",
+    group_number bigint NOT NULL
+);
+
+
+--
+-- Name: TABLE equivalents; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.equivalents IS 'Ids that name one underlying model share a group.';
+
+
+--
+-- Name: models; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.models (
+    runtime text NOT NULL COLLATE pg_catalog."C",
+    model text NOT NULL COLLATE pg_catalog."C",
+    arm_position bigint NOT NULL,
+    provider text NOT NULL COLLATE pg_catalog."C",
+    menu_position bigint,
+    deprecated_at timestamp with time zone,
+    sunset_at timestamp with time zone,
+    successor text COLLATE pg_catalog."C",
+    billed_to text NOT NULL
+);
+
+
+--
+-- Name: TABLE models; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.models IS 'The exact model ids that the arms list.';
+
+
+--
+-- Name: COLUMN models.menu_position; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.models.menu_position IS 'Its place on the runtime''s menu; null where an earlier arm already lists the id.';
+
+
+--
+-- Name: COLUMN models.deprecated_at; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.models.deprecated_at IS 'From when on it should not be used any more; null: it is not deprecated.';
+
+
+--
+-- Name: COLUMN models.sunset_at; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.models.sunset_at IS 'From when on it is not going to work any more; null: not known.';
+
+
+--
+-- Name: COLUMN models.successor; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.models.successor IS 'The id to use instead; null: none is named.';
+
+
+--
+-- Name: providers; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.providers (
+    name text NOT NULL COLLATE pg_catalog."C",
+    "position" bigint NOT NULL,
+    billed_to text NOT NULL,
+    auth_env text[] NOT NULL COLLATE pg_catalog."C",
+    case_sensitive boolean NOT NULL,
+    CONSTRAINT providers_billed_to_is_known CHECK ((billed_to = ANY (ARRAY['platform'::text, 'tenant'::text])))
+);
+
+
+--
+-- Name: TABLE providers; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.providers IS 'Who serves models.';
+
+
+--
+-- Name: COLUMN providers.billed_to; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.providers.billed_to IS 'Who pays for this provider''s models: platform or tenant.';
+
+
+--
+-- Name: COLUMN providers.auth_env; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.providers.auth_env IS 'Names of the credentials it accepts; any one of them is enough.';
+
+
+--
+-- Name: COLUMN providers.case_sensitive; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.providers.case_sensitive IS 'How its prefixes and aliases compare. False folds A-Z only. Exact ids always compare case-sensitively.';
+
+
+--
+-- Name: runtimes; Type: TABLE; Schema: registry; Owner: -
+--
+
+CREATE TABLE registry.runtimes (
+    name text NOT NULL COLLATE pg_catalog."C",
+    "position" bigint NOT NULL,
+    model_policy text NOT NULL,
+    default_model text COLLATE pg_catalog."C",
+    menu_size bigint NOT NULL,
+    CONSTRAINT runtimes_model_policy_is_known CHECK ((model_policy = ANY (ARRAY['registered'::text, 'any'::text])))
+);
+
+
+--
+-- Name: TABLE runtimes; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TABLE registry.runtimes IS 'The agent programs a workspace can have. One without arms is federated: its models are not ours to list.';
+
+
+--
+-- Name: COLUMN runtimes.model_policy; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.runtimes.model_policy IS 'registered: a model must be routable here. any: every model is accepted.';
+
+
+--
+-- Name: COLUMN runtimes.default_model; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.runtimes.default_model IS 'The manifest''s default_model, else the first id of the menu; null when the menu is empty.';
+
+
+--
+-- Name: COLUMN runtimes.menu_size; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.runtimes.menu_size IS 'How many models the menu has.';
+
+
+--
+-- Name: content; Type: TYPE; Schema: registry; Owner: -
+--
+
+CREATE TYPE registry.content AS (
+	providers registry.providers[],
+	runtimes registry.runtimes[],
+	arms registry.arms[],
+	models registry.models[],
+	claims registry.claims[],
+	equivalents registry.equivalents[]
+);
+
+
+--
+-- Name: TYPE content; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TYPE registry.content IS 'Internal: the rows of all tables that are derived from a manifest.';
+
+
 --
 -- Name: installation; Type: TYPE; Schema: registry; Owner: -
 --
@@ -1329,6 +1551,43 @@ COMMENT ON FUNCTION fleet.check_batch(batch integer) IS 'Internal: raises INVALI
 
 
 --
+-- Name: compare_registry(jsonb); Type: FUNCTION; Schema: fleet; Owner: -
+--
+
+CREATE FUNCTION fleet.compare_registry(manifest jsonb) RETURNS fleet.registry_load
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  current_manifest jsonb;
+  load fleet.registry_load;
+begin
+  -- || '{}': unpacked here once, not wherever it is used.
+  select s.revision, coalesce(r.manifest, '{}') || '{}', '[]', '[]', '[]', '[]'
+  into load.revision, current_manifest, load.added, load.removed, load.changed, load.orphans
+  from registry.state as s
+  left join registry.revisions as r on r.revision = s.revision;
+
+  load.loaded := compare_registry.manifest <> current_manifest;
+  if load.loaded then
+    select d.added, d.removed, d.changed
+    into load.added, load.removed, load.changed
+    from registry.manifest_difference(current_manifest, compare_registry.manifest) as d;
+  end if;
+  return load;
+end
+$$;
+
+
+--
+-- Name: FUNCTION compare_registry(manifest jsonb); Type: COMMENT; Schema: fleet; Owner: -
+--
+
+COMMENT ON FUNCTION fleet.compare_registry(manifest jsonb) IS 'Internal: what loading a valid manifest would change, but for orphans; loaded: it is another than the current revision''s.';
+
+
+--
 -- Name: current_cursor(); Type: FUNCTION; Schema: fleet; Owner: -
 --
 
@@ -1582,8 +1841,9 @@ on_orphan: what becomes of workspaces whose model the manifest leaves unroutable
 another with the next change_runtime, even to the runtime that they have. reset: they get it at
 once, in the same transaction, recorded as changes; if there is nothing for one of them, nothing is loaded.
 dry_run: answer, with the orphans, but change nothing (it takes the same lock).
-It waits for all transactions that have decided by the current registry, and new ones wait for it, until the transaction that calls it ends:
-give it a transaction of its own, and on a busy server a lock_timeout. At most 100 problems are listed.
+The manifest is judged and compared first. Then it waits for all transactions that have decided by the current registry, and new ones
+wait for it, until the transaction that calls it ends: give it a transaction of its own, and on a busy server a lock_timeout.
+At most 100 problems are listed.
 Errors: INVALID_ARGUMENT, REGISTRY_INVALID with the problems and their paths, RUNTIME_IN_USE, REGISTRY_ORPHANS, ISOLATION_UNSUPPORTED,
 ENCRYPTION_KEY_MISSING.';
 
@@ -1941,12 +2201,12 @@ CREATE FUNCTION fleet.replace_registry(manifest jsonb, on_orphan text, dry_run b
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   problems jsonb;
   problems_total bigint;
-  current_revision bigint;
-  current_manifest jsonb;
+  content registry.content;
   routable_pairs fleet.pair[];
   orphaned_pairs fleet.pair[];
   in_use jsonb;
@@ -1954,7 +2214,7 @@ declare
   orphans_total bigint;
   ids uuid[];
   loaded_at timestamptz;
-  load fleet.registry_load;
+  load fleet.registry_load;  -- What is to be answered; loaded: the manifest is another.
 begin
   if replace_registry.on_orphan is null
     or replace_registry.on_orphan collate "C" not in ('refuse', 'keep', 'reset')
@@ -1966,7 +2226,7 @@ begin
 
   perform registry.require_read_committed();
 
-  -- Before the lock: the manifest is judged by itself, and nobody has to wait for that.
+  -- Before the lock all that takes long: nobody has to wait until the manifest is judged, compared and taken apart.
   select
     jsonb_agg(jsonb_build_object('path', found.path, 'problem', found.problem)) filter (where found.place <= 100),
     count(*)
@@ -1980,26 +2240,23 @@ begin
       hint = 'Mend them all and load again. Nothing was changed.';
   end if;
 
+  load := fleet.compare_registry(replace_registry.manifest);
+  if not load.loaded then
+    return load;
+  end if;
+  content := registry.manifest_content(replace_registry.manifest);
+
   -- Waits for everybody who decides by the current registry, and keeps them out until the end (registry.hold). Those who
   -- only read are not disturbed.
   lock table registry.state in exclusive mode;
 
-  select s.revision, coalesce(r.manifest, '{}')
-  into current_revision, current_manifest
-  from registry.state as s
-  left join registry.revisions as r on r.revision = s.revision;
-  load.revision := current_revision;
-  load.loaded := false;
-  load.added := '[]';
-  load.removed := '[]';
-  load.changed := '[]';
-  load.orphans := '[]';
-  if replace_registry.manifest = current_manifest then
-    return load;
+  -- Another load came first.
+  if not exists (select from registry.state as s where s.revision = load.revision) then
+    load := fleet.compare_registry(replace_registry.manifest);
+    if not load.loaded then
+      return load;
+    end if;
   end if;
-  select d.added, d.removed, d.changed
-  into load.added, load.removed, load.changed
-  from registry.manifest_difference(current_manifest, replace_registry.manifest) as d;
 
   select jsonb_agg(jsonb_build_object('runtime', used.runtime, 'workspaces', used.workspaces) order by used.runtime)
   into in_use
@@ -2007,7 +2264,7 @@ begin
     select w.runtime, count(*) as workspaces
     from workspace.workspaces as w
     where not exists (
-      select from registry.manifest_runtimes(replace_registry.manifest) as kept where kept.runtime = w.runtime
+      select from unnest(content.runtimes) as kept where kept.name = w.runtime
     )
     group by w.runtime
   ) as used;
@@ -2026,7 +2283,7 @@ begin
     where (registry.route(s.runtime, s.model, '{}')).routable
   );
   begin
-    perform registry.replace_registry(replace_registry.manifest);
+    perform registry.replace_registry(content);
 
     orphaned_pairs := array(
       select row(p.runtime, p.model)::fleet.pair
@@ -2042,6 +2299,7 @@ begin
     end if;
   exception
     when sqlstate 'RRDRY' then
+      load.loaded := false;
       return load;
   end;
 
@@ -2082,8 +2340,7 @@ begin
   end if;
 
   -- Every load updates this row: that is what fails a caller whose snapshot is older (registry.hold).
-  load.revision := current_revision + 1;
-  load.loaded := true;
+  load.revision := load.revision + 1;
   loaded_at := clock_timestamp();
   update registry.state as s set revision = load.revision;
   insert into registry.revisions (revision, manifest, loaded_at, loaded_by, restored_from)
@@ -2114,7 +2371,8 @@ begin
   if require_revision.revision is null then
     perform registry.invalid_argument('revision', 'is null');
   end if;
-  select r.manifest into manifest from registry.revisions as r where r.revision = require_revision.revision;
+  -- || '{}': unpacked here once, not wherever it is used.
+  select r.manifest || '{}' into manifest from registry.revisions as r where r.revision = require_revision.revision;
   if not found then
     raise exception using
       errcode = 'PT404',
@@ -2610,8 +2868,6 @@ $$;
 --
 
 COMMENT ON FUNCTION keyring.open(message bytea, key text, label text) IS 'Internal: what stands after the label in what keyring.encrypt was given; null for any other bytes, key or label.';
-
-
 
 
 --
@@ -3456,17 +3712,18 @@ CREATE FUNCTION registry.manifest_claims(manifest jsonb) RETURNS TABLE(provider 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select
-    p.provider,
-    format('providers[%s].%s[%s]', p.provider_index, list.key, claim.place - 1),
-    case when p.case_sensitive then claim.item #>> '{}' else lower((claim.item #>> '{}') collate "C") end,
+    p.item ->> 'name',
+    format('providers[%s].%s[%s]', p.place - 1, list.key, claim.place - 1),
+    case when folds.case_sensitive then claim.item #>> '{}' else lower((claim.item #>> '{}') collate "C") end,
     list.key = 'model_prefixes',
-    p.case_sensitive
-  from registry.manifest_providers(manifest_claims.manifest) as p
+    folds.case_sensitive
+  from jsonb_array_elements(registry.manifest_array(manifest_claims.manifest -> 'providers'))
+    with ordinality as p (item, place)
+  cross join lateral (values (p.item -> 'case_sensitive' is distinct from 'false')) as folds (case_sensitive)
   cross join (values ('model_prefixes'), ('model_aliases')) as list (key)
-  cross join lateral jsonb_array_elements(
-    registry.manifest_array(manifest_claims.manifest -> 'providers' -> p.provider_index::integer -> list.key)
-  ) with ordinality as claim (item, place)
-  where jsonb_typeof(claim.item) = 'string'
+  cross join lateral jsonb_array_elements(registry.manifest_array(p.item -> list.key))
+    with ordinality as claim (item, place)
+  where jsonb_typeof(p.item) = 'object' and jsonb_typeof(claim.item) = 'string'
 $$;
 
 
@@ -3475,6 +3732,125 @@ $$;
 --
 
 COMMENT ON FUNCTION registry.manifest_claims(manifest jsonb) IS 'Internal: the prefixes and aliases of a manifest''s providers, in lower case where case does not count, and where they stand.';
+
+
+--
+-- Name: manifest_content(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_content(manifest jsonb) RETURNS registry.content
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_nestloop TO 'off'
+    AS $$
+declare
+  content registry.content;
+begin
+  content.providers := array(
+    select row(p.provider, p.provider_index + 1, p.billed_to, p.auth_env, p.case_sensitive)::registry.providers
+    from registry.manifest_providers(manifest_content.manifest) as p
+  );
+
+  content.arms := array(
+    select row(a.runtime, a.arm_index + 1, a.provider)::registry.arms
+    from registry.manifest_arms(manifest_content.manifest) as a
+  );
+
+  content.models := array(
+    select row(
+      m.runtime,
+      m.model,
+      m.arm_index + 1,
+      m.provider,
+      case when m.is_first then
+        row_number() over (partition by m.runtime, m.is_first order by m.arm_index, m.model_index)
+      end,
+      coalesce(there.deprecated_at, everywhere.deprecated_at),
+      coalesce(there.sunset_at, everywhere.sunset_at),
+      coalesce(there.successor, everywhere.successor),
+      p.billed_to
+    )::registry.models
+    from (
+      select
+        listed.*,
+        row_number() over (partition by listed.runtime, listed.model order by listed.arm_index, listed.model_index) = 1
+          as is_first,
+        row_number() over (
+          partition by listed.runtime, listed.model, listed.arm_index order by listed.model_index
+        ) as occurrence_on_arm
+      from (
+        select m.runtime collate "C" as runtime, m.model collate "C" as model, m.arm_index, m.model_index, m.provider
+        from registry.manifest_models(manifest_content.manifest) as m
+      ) as listed
+    ) as m
+    left join registry.manifest_deprecated(manifest_content.manifest) as there
+      on there.model = m.model and there.runtime = m.runtime
+    left join registry.manifest_deprecated(manifest_content.manifest) as everywhere
+      on everywhere.model = m.model and everywhere.is_everywhere
+    join unnest(content.providers) as p on p.name = m.provider
+    where m.occurrence_on_arm = 1
+  );
+
+  content.runtimes := array(
+    select row(
+      named.runtime,
+      named.runtime_index + 1,
+      named.model_policy,
+      coalesce(named.default_model, menu.first),
+      coalesce(menu.size, 0)
+    )::registry.runtimes
+    from registry.manifest_runtimes(manifest_content.manifest) as named
+    left join (
+      select m.runtime, min(m.model) filter (where m.menu_position = 1) as first, count(m.menu_position) as size
+      from unnest(content.models) as m
+      group by m.runtime
+    ) as menu on menu.runtime = named.runtime
+  );
+
+  content.claims := array(
+    select row(a.runtime, not u.case_sensitive, u.pattern, u.is_prefix, u.provider, p.billed_to)::registry.claims
+    from registry.manifest_uncovered(manifest_content.manifest) as u
+    join unnest(content.arms) as a on a.provider = u.provider
+    join unnest(content.providers) as p on p.name = u.provider
+  );
+
+  content.equivalents := array(
+    select row(e.model, e.group_index + 1)::registry.equivalents
+    from registry.manifest_equivalents(manifest_content.manifest) as e
+  );
+
+  return content;
+end
+$$;
+
+
+--
+-- Name: FUNCTION manifest_content(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_content(manifest jsonb) IS 'Internal: the rows that a valid manifest makes of the registry''s tables.';
+
+
+--
+-- Name: manifest_deprecated(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_deprecated(manifest jsonb) RETURNS TABLE(model text, runtime text, is_everywhere boolean, deprecated_at timestamp with time zone, sunset_at timestamp with time zone, successor text)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select d.model, named.runtime, d.runtimes is null, d.deprecated_at, d.sunset_at, d.successor
+  from registry.manifest_deprecations(manifest_deprecated.manifest) as d
+  left join lateral jsonb_array_elements_text(d.runtimes) as named (runtime) on true
+$$;
+
+
+--
+-- Name: FUNCTION manifest_deprecated(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_deprecated(manifest jsonb) IS 'Internal: what a valid manifest deprecates, one row for each runtime that it names, or one for all. A model is deprecated once for each runtime.';
 
 
 --
@@ -3569,11 +3945,11 @@ CREATE FUNCTION registry.manifest_difference(before jsonb, after jsonb, OUT adde
     where r.old_rank <> r.new_rank
     group by r.list
   )
+  -- Not jsonb_agg, whose work grows with the square of an item, such as a provider with very many prefixes.
   select
-    coalesce(jsonb_agg(e.item order by e.item) filter (where e.is_added), '[]'),
-    coalesce(jsonb_agg(e.item order by e.item) filter (where e.is_removed), '[]'),
-    coalesce(jsonb_agg(e.item order by e.item) filter (where not e.is_added and not e.is_removed), '[]')
-  from entry as e
+    to_jsonb(array(select e.item from entry as e where e.is_added order by e.item)),
+    to_jsonb(array(select e.item from entry as e where e.is_removed order by e.item)),
+    to_jsonb(array(select e.item from entry as e where not e.is_added and not e.is_removed order by e.item))
 $$;
 
 
@@ -3653,22 +4029,34 @@ CREATE FUNCTION registry.manifest_facts(manifest jsonb) RETURNS TABLE(fact jsonb
   union all
   select
     jsonb_build_object('kind', 'model', 'runtime', m.runtime, 'provider', m.provider, 'model', m.model),
-    case when d.model is null then '{}' else
+    case when coalesce(there.model, everywhere.model) is null then '{}' else
       jsonb_strip_nulls(jsonb_build_object(
-        'deprecated_at', to_char(d.deprecated_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-        'sunset_at', to_char(d.sunset_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-        'successor', d.successor
+        'deprecated_at', to_char(
+          coalesce(there.deprecated_at, everywhere.deprecated_at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
+        ),
+        'sunset_at', to_char(
+          coalesce(there.sunset_at, everywhere.sunset_at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
+        ),
+        'successor', coalesce(there.successor, everywhere.successor)
       ))
     end,
-    jsonb_build_object('of', 'model', 'runtime', m.runtime, 'provider', m.provider)::text,
+    arm.list,
     m.place
   from (
     select listed.runtime, listed.provider, listed.model, min(listed.model_index) as place
     from registry.manifest_models(manifest_facts.manifest) as listed
     group by listed.runtime, listed.provider, listed.model
   ) as m
-  left join registry.manifest_deprecations(manifest_facts.manifest) as d
-    on d.model = m.model and (d.runtimes is null or d.runtimes ? m.runtime)
+  join (
+    select
+      a.runtime, a.provider,
+      jsonb_build_object('of', 'model', 'runtime', a.runtime, 'provider', a.provider)::text as list
+    from registry.manifest_arms(manifest_facts.manifest) as a
+  ) as arm on arm.runtime = m.runtime and arm.provider = m.provider
+  left join registry.manifest_deprecated(manifest_facts.manifest) as there
+    on there.model = m.model and there.runtime = m.runtime
+  left join registry.manifest_deprecated(manifest_facts.manifest) as everywhere
+    on everywhere.model = m.model and everywhere.is_everywhere
   union all
   select distinct
     jsonb_build_object(
@@ -3718,13 +4106,136 @@ COMMENT ON FUNCTION registry.manifest_models(manifest jsonb) IS 'Internal: the m
 
 
 --
+-- Name: manifest_overlaps(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_overlaps(manifest jsonb) RETURNS SETOF registry.manifest_problem
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  most_comparisons constant bigint := 1000000;
+  comparisons bigint := 0;
+  claim record;
+  runtime_index bigint;
+  by_case boolean;
+  patterns text[] collate "C";
+  prefixes boolean[];
+  owners text[] collate "C";
+  paths text[];
+  depth integer;
+  other_owner integer;  -- The lowest of the stack that is not the owner's of its bottom; null: there is none.
+begin
+  for claim in
+    with claim as materialized (
+      select c.provider, c.path, c.pattern, lower(c.pattern collate "C") as folded, c.is_prefix, c.case_sensitive
+      from registry.manifest_claims(manifest_overlaps.manifest) as c
+      -- What is blank or too long is another problem.
+      where octet_length(c.pattern) between 1 and 255
+    ),
+    arm as (
+      select a.runtime_index, a.provider, min(a.arm_index) as arm_index, count(*) over (partition by a.runtime_index) as arms
+      from registry.manifest_arms(manifest_overlaps.manifest) as a
+      group by a.runtime_index, a.provider
+    ),
+    -- Case counts between two to whom it counts. With all others they are as one, in lower case.
+    known as (
+      select
+        a.runtime_index,
+        true as by_case,
+        c.pattern collate "C" as pattern,
+        c.is_prefix,
+        a.arm_index,
+        c.provider as owner,
+        c.path
+      from claim as c
+      join arm as a on a.provider = c.provider
+      where a.arms > 1 and c.case_sensitive
+      union all
+      select
+        a.runtime_index,
+        false,
+        c.folded,
+        c.is_prefix,
+        a.arm_index,
+        case when c.case_sensitive then '' else c.provider end,
+        c.path
+      from claim as c
+      join arm as a on a.provider = c.provider
+      where a.arms > 1
+    )
+    select k.*
+    from known as k
+    order by k.runtime_index, k.by_case, k.pattern, k.is_prefix desc, k.arm_index, k.path
+  loop
+    if (claim.runtime_index, claim.by_case) is distinct from (runtime_index, by_case) then
+      runtime_index := claim.runtime_index;
+      by_case := claim.by_case;
+      patterns := '{}';
+      prefixes := '{}';
+      owners := '{}';
+      paths := '{}';
+      depth := 0;
+      other_owner := null;
+    end if;
+
+    while depth > 0 and not case when prefixes[depth]
+      then starts_with(claim.pattern, patterns[depth])
+      else claim.pattern = patterns[depth] and not claim.is_prefix
+    end
+    loop
+      depth := depth - 1;
+    end loop;
+    if other_owner > depth then
+      other_owner := null;
+    end if;
+
+    if depth > 0 and (claim.owner <> owners[1] or other_owner is not null) then
+      for place in 1 .. depth loop
+        if owners[place] <> claim.owner then
+          return next (
+            claim.path, format('could claim the same id as %s, for runtimes[%s]', paths[place], runtime_index)
+          )::registry.manifest_problem;
+        end if;
+      end loop;
+      -- There can be as many as the square of the patterns, and nobody reads them all.
+      comparisons := comparisons + depth;
+      exit when comparisons > most_comparisons;
+    end if;
+
+    depth := depth + 1;
+    patterns[depth] := claim.pattern;
+    prefixes[depth] := claim.is_prefix;
+    owners[depth] := claim.owner;
+    paths[depth] := claim.path;
+    if other_owner is null and claim.owner <> owners[1] then
+      other_owner := depth;
+    end if;
+  end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION manifest_overlaps(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_overlaps(manifest jsonb) IS 'Internal: the prefixes and aliases of a manifest that could claim the same id as those of another provider of the same runtime; not all, where there are very many.';
+
+
+--
 -- Name: manifest_problems(jsonb); Type: FUNCTION; Schema: registry; Owner: -
 --
 
 CREATE FUNCTION registry.manifest_problems(manifest jsonb) RETURNS SETOF registry.manifest_problem
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $_$
+declare
+  most_claims constant bigint := 2000000;
+  claims bigint;
 begin
   -- Shapes.
   return query
@@ -3928,42 +4439,55 @@ begin
   -- What a deprecation names: a model on a menu, once for each runtime, and another model on a menu to succeed it.
   return query
     with listed as materialized (
-      select distinct m.runtime, m.model from registry.manifest_models(manifest_problems.manifest) as m
+      select distinct m.runtime collate "C" as runtime, m.model collate "C" as model
+      from registry.manifest_models(manifest_problems.manifest) as m
     ),
     deprecated as materialized (
       select * from registry.manifest_deprecations(manifest_problems.manifest)
     ),
+    -- A runtime's name, or null: wherever the model is on a menu.
     meant as (
       select
         d.deprecation_index,
         e.place,
         format('deprecations[%s].runtimes[%s]', d.deprecation_index, e.place - 1) as path,
         d.model,
-        e.item #>> '{}' as runtime
+        e.item #>> '{}' as runtime,
+        l.model is not null as is_known
       from deprecated as d
       cross join lateral jsonb_array_elements(registry.manifest_array(d.runtimes)) with ordinality as e (item, place)
-      where jsonb_typeof(e.item) = 'string'
+      left join listed as l on l.runtime = e.item #>> '{}' and l.model = d.model
+      where d.model is not null and jsonb_typeof(e.item) = 'string'
       union all
-      select d.deprecation_index, 1, format('deprecations[%s].model', d.deprecation_index), d.model, l.runtime
+      select
+        d.deprecation_index, 1, format('deprecations[%s].model', d.deprecation_index), d.model, null, l.model is not null
       from deprecated as d
-      left join listed as l on l.model = d.model
-      where d.runtimes is null
+      left join (select distinct each.model from listed as each) as l on l.model = d.model
+      where d.model is not null and d.runtimes is null
     ),
     judged as (
       select
         m.path,
-        case
-          when l.model is not null then 'is deprecated by an earlier entry for the same runtime'
-          when m.runtime is null then 'is not on the menu of any runtime'
-          else 'is not a runtime with this model on its menu'
-        end as problem,
-        l.model is not null as is_known,
-        row_number() over (partition by m.model, m.runtime order by m.deprecation_index, m.place) as occurrence
+        m.runtime,
+        m.is_known,
+        -- The same again; or everywhere before here; or here before everywhere.
+        row_number() over (partition by m.model, m.runtime order by m.deprecation_index, m.place) > 1
+          or case when m.runtime is null then
+            min(m.deprecation_index) filter (where m.runtime is not null and m.is_known) over (partition by m.model)
+          else
+            min(m.deprecation_index) filter (where m.runtime is null) over (partition by m.model)
+          end < m.deprecation_index as is_late
       from meant as m
-      left join listed as l on l.runtime = m.runtime and l.model = m.model
-      where m.model is not null
     )
-    select distinct j.path, j.problem from judged as j where not j.is_known or j.occurrence > 1
+    select
+      j.path,
+      case
+        when j.is_known then 'is deprecated by an earlier entry for the same runtime'
+        when j.runtime is null then 'is not on the menu of any runtime'
+        else 'is not a runtime with this model on its menu'
+      end
+    from judged as j
+    where not j.is_known or j.is_late
     union all
     select format('deprecations[%s].runtimes', d.deprecation_index), 'must not be empty'
     from deprecated as d
@@ -3978,40 +4502,28 @@ begin
     where d.successor is not null and not exists (select from listed as l where l.model = d.successor)
     order by 1, 2;
 
-  -- Two providers of one runtime that could claim the same id. A prefix overlaps whatever begins with it, an alias only
-  -- its equal. Every pattern's beginnings are looked up among the patterns, so the work grows with their number, not with
-  -- its square; what is blank or too long is reported above.
+  -- Each runtime has its own row for each prefix and alias: that is where a short manifest could become very much.
+  select sum(owned.claims)
+  into claims
+  from registry.manifest_arms(manifest_problems.manifest) as a
+  join (
+    select c.provider, count(*) as claims
+    from registry.manifest_claims(manifest_problems.manifest) as c
+    group by c.provider
+  ) as owned on owned.provider = a.provider;
+  if claims > most_claims then
+    return next (
+      'runtimes',
+      format('have %s prefixes and aliases, counted for each runtime, and can have %s', claims, most_claims)
+    )::registry.manifest_problem;
+    return;
+  end if;
+
+  -- Two providers of one runtime that could claim the same id.
   return query
-    with claim as materialized (
-      select c.provider, c.path, c.pattern, lower(c.pattern collate "C") as folded, c.is_prefix, c.case_sensitive
-      from registry.manifest_claims(manifest_problems.manifest) as c
-      where octet_length(c.pattern) between 1 and 255
-    ),
-    beginning as materialized (
-      select
-        c.provider, c.path, c.pattern, c.folded, c.is_prefix, c.case_sensitive,
-        left(c.folded, known.length) as start
-      from claim as c
-      join (select distinct length(k.folded) as length from claim as k) as known on known.length <= length(c.folded)
-    )
-    select distinct
-      longer.path,
-      format('could claim the same id as %s, for runtimes[%s]', shorter.path, arm.runtime_index)
-    from beginning as longer
-    join claim as shorter on shorter.folded = longer.start and shorter.provider <> longer.provider
-    join registry.manifest_arms(manifest_problems.manifest) as arm on arm.provider = longer.provider
-    join registry.manifest_arms(manifest_problems.manifest) as other
-      on other.provider = shorter.provider and other.runtime_index = arm.runtime_index
-    where case
-        when shorter.is_prefix then
-          -- An alias that equals a prefix meets it here once; equal prefixes meet twice, and one report is enough.
-          shorter.folded <> longer.folded or not longer.is_prefix or other.arm_index < arm.arm_index
-        else
-          shorter.folded = longer.folded and not longer.is_prefix and other.arm_index < arm.arm_index
-      end
-      -- Where case counts on both sides, it must be the same.
-      and (not (shorter.case_sensitive and longer.case_sensitive) or starts_with(longer.pattern, shorter.pattern))
-    order by 1, 2;
+    select found.path, found.problem
+    from registry.manifest_overlaps(manifest_problems.manifest) as found
+    order by found.path, found.problem;
 end
 $_$;
 
@@ -4087,10 +4599,14 @@ CREATE FUNCTION registry.manifest_side(side text, says jsonb, other jsonb) RETUR
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select case when count(*) = 0 then '{}' else
-    jsonb_build_object(manifest_side.side, jsonb_object_agg(s.key, s.value)) end
-  from jsonb_each(manifest_side.says) as s
-  where manifest_side.other -> s.key is distinct from s.value
+  select case when differing.says = '{}' then '{}' else jsonb_build_object(manifest_side.side, differing.says) end
+  from (
+    select manifest_side.says - array(
+      select s.key
+      from jsonb_each(manifest_side.says) as s
+      where manifest_side.other -> s.key is not distinct from s.value
+    )
+  ) as differing (says)
 $$;
 
 
@@ -4156,6 +4672,51 @@ COMMENT ON FUNCTION registry.manifest_time(value text) IS 'Internal: a date, whi
 
 
 --
+-- Name: manifest_uncovered(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.manifest_uncovered(manifest jsonb) RETURNS TABLE(provider text, pattern text, is_prefix boolean, case_sensitive boolean)
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  claim record;
+  covered_by text;
+  owner text;
+begin
+  for claim in
+    select distinct
+      c.provider collate "C" as provider,
+      c.pattern collate "C" as pattern,
+      c.is_prefix,
+      c.case_sensitive
+    from registry.manifest_claims(manifest_uncovered.manifest) as c
+    order by 1, 2, 3 desc
+  loop
+    continue when claim.provider = owner and starts_with(claim.pattern, covered_by);
+    if claim.is_prefix then
+      owner := claim.provider;
+      covered_by := claim.pattern;
+    end if;
+    provider := claim.provider;
+    pattern := claim.pattern;
+    is_prefix := claim.is_prefix;
+    case_sensitive := claim.case_sensitive;
+    return next;
+  end loop;
+end
+$$;
+
+
+--
+-- Name: FUNCTION manifest_uncovered(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.manifest_uncovered(manifest jsonb) IS 'Internal: the prefixes and aliases of a valid manifest, each once, without those that a prefix of the same provider covers: one step down the index has to be enough (registry.route).';
+
+
+--
 -- Name: menu(text); Type: FUNCTION; Schema: registry; Owner: -
 --
 
@@ -4211,141 +4772,53 @@ COMMENT ON FUNCTION registry.refuse_model(runtime text) IS 'Internal: raises MOD
 
 
 --
--- Name: replace_registry(jsonb); Type: FUNCTION; Schema: registry; Owner: -
+-- Name: replace_registry(registry.content); Type: FUNCTION; Schema: registry; Owner: -
 --
 
-CREATE FUNCTION registry.replace_registry(manifest jsonb) RETURNS void
+CREATE FUNCTION registry.replace_registry(content registry.content) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_nestloop TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-declare
-  new_providers registry.providers[];
-  new_arms registry.arms[];
-  new_models registry.models[];
-  new_runtimes registry.runtimes[];
-  new_claims registry.claims[];
-  new_equivalents registry.equivalents[];
 begin
-  new_providers := array(
-    select row(p.provider, p.provider_index + 1, p.billed_to, p.auth_env, p.case_sensitive)::registry.providers
-    from registry.manifest_providers(replace_registry.manifest) as p
-  );
-
-  new_arms := array(
-    select row(a.runtime, a.arm_index + 1, a.provider)::registry.arms
-    from registry.manifest_arms(replace_registry.manifest) as a
-  );
-
-  new_models := array(
-    select row(
-      listed.runtime,
-      listed.model,
-      listed.arm_index + 1,
-      listed.provider,
-      case when listed.occurrence = 1 then
-        row_number() over (
-          partition by listed.runtime, listed.occurrence = 1 order by listed.arm_index, listed.model_index
-        )
-      end,
-      d.deprecated_at,
-      d.sunset_at,
-      d.successor,
-      p.billed_to
-    )::registry.models
-    from (
-      select
-        m.runtime,
-        m.model,
-        m.arm_index,
-        m.model_index,
-        m.provider,
-        row_number() over (partition by m.runtime, m.model order by m.arm_index, m.model_index) as occurrence,
-        row_number() over (partition by m.runtime, m.model, m.arm_index order by m.model_index) as occurrence_on_arm
-      from registry.manifest_models(replace_registry.manifest) as m
-    ) as listed
-    left join registry.manifest_deprecations(replace_registry.manifest) as d
-      on d.model = listed.model and (d.runtimes is null or d.runtimes ? listed.runtime)
-    join unnest(new_providers) as p on p.name = listed.provider
-    where listed.occurrence_on_arm = 1
-  );
-
-  new_runtimes := array(
-    select row(
-      named.runtime,
-      named.runtime_index + 1,
-      named.model_policy,
-      coalesce(named.default_model, menu.first),
-      coalesce(menu.size, 0)
-    )::registry.runtimes
-    from registry.manifest_runtimes(replace_registry.manifest) as named
-    left join (
-      select m.runtime, min(m.model) filter (where m.menu_position = 1) as first, count(m.menu_position) as size
-      from unnest(new_models) as m
-      group by m.runtime
-    ) as menu on menu.runtime = named.runtime
-  );
-
-  -- Without what a prefix of the same provider covers, so that one step down the index is enough (registry.route).
-  new_claims := array(
-    with claim as materialized (
-      select distinct c.provider, c.pattern, c.is_prefix, c.case_sensitive
-      from registry.manifest_claims(replace_registry.manifest) as c
-    ),
-    beginning as materialized (
-      select c.provider, c.pattern, c.is_prefix, c.case_sensitive, left(c.pattern, known.length) as start
-      from claim as c
-      join (
-        select distinct length(k.pattern) as length from claim as k where k.is_prefix
-      ) as known on known.length <= length(c.pattern)
-    ),
-    covered as (
-      select longer.provider, longer.pattern, longer.is_prefix, longer.case_sensitive
-      from beginning as longer
-      join claim as shorter on shorter.provider = longer.provider and shorter.pattern = longer.start
-      where shorter.is_prefix and (shorter.pattern <> longer.pattern or not longer.is_prefix)
-    ),
-    uncovered as (
-      select c.provider, c.pattern, c.is_prefix, c.case_sensitive from claim as c
-      except
-      select c.provider, c.pattern, c.is_prefix, c.case_sensitive from covered as c
-    )
-    select row(a.runtime, not u.case_sensitive, u.pattern, u.is_prefix, u.provider, p.billed_to)::registry.claims
-    from uncovered as u
-    join unnest(new_arms) as a on a.provider = u.provider
-    join unnest(new_providers) as p on p.name = u.provider
-  );
-
-  new_equivalents := array(
-    select row(e.model, e.group_index + 1)::registry.equivalents
-    from registry.manifest_equivalents(replace_registry.manifest) as e
-  );
-
-  delete from registry.providers as old where not exists (select from unnest(new_providers) as new where new = old);
+  delete from registry.providers as old
+  where not exists (select from unnest(replace_registry.content.providers) as new where new = old);
   insert into registry.providers
-  select new.* from unnest(new_providers) as new where not exists (select from registry.providers as old where old = new);
+  select new.* from unnest(replace_registry.content.providers) as new
+  where not exists (select from registry.providers as old where old = new);
 
-  delete from registry.arms as old where not exists (select from unnest(new_arms) as new where new = old);
+  delete from registry.arms as old
+  where not exists (select from unnest(replace_registry.content.arms) as new where new = old);
   insert into registry.arms
-  select new.* from unnest(new_arms) as new where not exists (select from registry.arms as old where old = new);
+  select new.* from unnest(replace_registry.content.arms) as new
+  where not exists (select from registry.arms as old where old = new);
 
-  delete from registry.models as old where not exists (select from unnest(new_models) as new where new = old);
+  delete from registry.models as old
+  where not exists (select from unnest(replace_registry.content.models) as new where new = old);
   insert into registry.models
-  select new.* from unnest(new_models) as new where not exists (select from registry.models as old where old = new);
+  select new.* from unnest(replace_registry.content.models) as new
+  where not exists (select from registry.models as old where old = new);
 
-  delete from registry.claims as old where not exists (select from unnest(new_claims) as new where new = old);
+  delete from registry.claims as old
+  where not exists (select from unnest(replace_registry.content.claims) as new where new = old);
   insert into registry.claims
-  select new.* from unnest(new_claims) as new where not exists (select from registry.claims as old where old = new);
+  select new.* from unnest(replace_registry.content.claims) as new
+  where not exists (select from registry.claims as old where old = new);
 
-  delete from registry.equivalents as old where not exists (select from unnest(new_equivalents) as new where new = old);
+  delete from registry.equivalents as old
+  where not exists (select from unnest(replace_registry.content.equivalents) as new where new = old);
   insert into registry.equivalents
-  select new.* from unnest(new_equivalents) as new
+  select new.* from unnest(replace_registry.content.equivalents) as new
   where not exists (select from registry.equivalents as old where old = new);
 
   -- Runtimes are updated in place: workspaces refer to them.
   delete from registry.runtimes as old
-  where not exists (select from unnest(new_runtimes) as new where new.name = old.name);
+  where not exists (select from unnest(replace_registry.content.runtimes) as new where new.name = old.name);
   insert into registry.runtimes
-  select new.* from unnest(new_runtimes) as new where not exists (select from registry.runtimes as old where old = new)
+  select new.* from unnest(replace_registry.content.runtimes) as new
+  where not exists (select from registry.runtimes as old where old = new)
   on conflict (name) do update set
     position = excluded.position,
     model_policy = excluded.model_policy,
@@ -4356,10 +4829,10 @@ $$;
 
 
 --
--- Name: FUNCTION replace_registry(manifest jsonb); Type: COMMENT; Schema: registry; Owner: -
+-- Name: FUNCTION replace_registry(content registry.content); Type: COMMENT; Schema: registry; Owner: -
 --
 
-COMMENT ON FUNCTION registry.replace_registry(manifest jsonb) IS 'Internal: makes a manifest the registry.';
+COMMENT ON FUNCTION registry.replace_registry(content registry.content) IS 'Internal: makes these rows the registry.';
 
 
 --
@@ -6460,163 +6933,6 @@ COMMENT ON TABLE registry.alembic_version IS 'The migration this database stands
 
 
 --
--- Name: arms; Type: TABLE; Schema: registry; Owner: -
---
-
-CREATE TABLE registry.arms (
-    runtime text NOT NULL COLLATE pg_catalog."C",
-    "position" bigint NOT NULL,
-    provider text NOT NULL COLLATE pg_catalog."C"
-);
-
-
---
--- Name: TABLE arms; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON TABLE registry.arms IS 'The providers of each runtime, in order.';
-
-
---
--- Name: claims; Type: TABLE; Schema: registry; Owner: -
---
-
-CREATE TABLE registry.claims (
-    runtime text NOT NULL COLLATE pg_catalog."C",
-    case_folded boolean NOT NULL,
-    pattern text NOT NULL COLLATE pg_catalog."C",
-    is_prefix boolean NOT NULL,
-    provider text NOT NULL COLLATE pg_catalog."C",
-    billed_to text NOT NULL
-);
-
-
---
--- Name: TABLE claims; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON TABLE registry.claims IS 'The prefixes and aliases by which a runtime''s arms claim ids that no arm lists. What a prefix of the same provider already covers is left out, and two providers never overlap, so the greatest pattern not above an id is the only one that can claim it.';
-
-
---
--- Name: COLUMN claims.case_folded; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON COLUMN registry.claims.case_folded IS 'The pattern is in lower case and is compared with the id in lower case.';
-
-
---
--- Name: equivalents; Type: TABLE; Schema: registry; Owner: -
---
-
-CREATE TABLE registry.equivalents (
-    model text NOT NULL COLLATE pg_catalog."C",
-    group_number bigint NOT NULL
-);
-
-
---
--- Name: TABLE equivalents; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON TABLE registry.equivalents IS 'Ids that name one underlying model share a group.';
-
-
---
--- Name: models; Type: TABLE; Schema: registry; Owner: -
---
-
-CREATE TABLE registry.models (
-    runtime text NOT NULL COLLATE pg_catalog."C",
-    model text NOT NULL COLLATE pg_catalog."C",
-    arm_position bigint NOT NULL,
-    provider text NOT NULL COLLATE pg_catalog."C",
-    menu_position bigint,
-    deprecated_at timestamp with time zone,
-    sunset_at timestamp with time zone,
-    successor text COLLATE pg_catalog."C",
-    billed_to text NOT NULL
-);
-
-
---
--- Name: TABLE models; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON TABLE registry.models IS 'The exact model ids that the arms list.';
-
-
---
--- Name: COLUMN models.menu_position; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON COLUMN registry.models.menu_position IS 'Its place on the runtime''s menu; null where an earlier arm already lists the id.';
-
-
---
--- Name: COLUMN models.deprecated_at; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON COLUMN registry.models.deprecated_at IS 'From when on it should not be used any more; null: it is not deprecated.';
-
-
---
--- Name: COLUMN models.sunset_at; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON COLUMN registry.models.sunset_at IS 'From when on it is not going to work any more; null: not known.';
-
-
---
--- Name: COLUMN models.successor; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON COLUMN registry.models.successor IS 'The id to use instead; null: none is named.';
-
-
---
--- Name: providers; Type: TABLE; Schema: registry; Owner: -
---
-
-CREATE TABLE registry.providers (
-    name text NOT NULL COLLATE pg_catalog."C",
-    "position" bigint NOT NULL,
-    billed_to text NOT NULL,
-    auth_env text[] NOT NULL COLLATE pg_catalog."C",
-    case_sensitive boolean NOT NULL,
-    CONSTRAINT providers_billed_to_is_known CHECK ((billed_to = ANY (ARRAY['platform'::text, 'tenant'::text])))
-);
-
-
---
--- Name: TABLE providers; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON TABLE registry.providers IS 'Who serves models.';
-
-
---
--- Name: COLUMN providers.billed_to; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON COLUMN registry.providers.billed_to IS 'Who pays for this provider''s models: platform or tenant.';
-
-
---
--- Name: COLUMN providers.auth_env; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON COLUMN registry.providers.auth_env IS 'Names of the credentials it accepts; any one of them is enough.';
-
-
---
--- Name: COLUMN providers.case_sensitive; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON COLUMN registry.providers.case_sensitive IS 'How its prefixes and aliases compare. False folds A-Z only. Exact ids always compare case-sensitively.';
-
-
---
 -- Name: revisions; Type: TABLE; Schema: registry; Owner: -
 --
 
@@ -6648,48 +6964,6 @@ COMMENT ON COLUMN registry.revisions.loaded_by IS 'The setting runtime_registry.
 --
 
 COMMENT ON COLUMN registry.revisions.restored_from IS 'The older revision that fleet.restore_registry loaded again; null: it came as a manifest.';
-
-
---
--- Name: runtimes; Type: TABLE; Schema: registry; Owner: -
---
-
-CREATE TABLE registry.runtimes (
-    name text NOT NULL COLLATE pg_catalog."C",
-    "position" bigint NOT NULL,
-    model_policy text NOT NULL,
-    default_model text COLLATE pg_catalog."C",
-    menu_size bigint NOT NULL,
-    CONSTRAINT runtimes_model_policy_is_known CHECK ((model_policy = ANY (ARRAY['registered'::text, 'any'::text])))
-);
-
-
---
--- Name: TABLE runtimes; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON TABLE registry.runtimes IS 'The agent programs a workspace can have. One without arms is federated: its models are not ours to list.';
-
-
---
--- Name: COLUMN runtimes.model_policy; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON COLUMN registry.runtimes.model_policy IS 'registered: a model must be routable here. any: every model is accepted.';
-
-
---
--- Name: COLUMN runtimes.default_model; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON COLUMN registry.runtimes.default_model IS 'The manifest''s default_model, else the first id of the menu; null when the menu is empty.';
-
-
---
--- Name: COLUMN runtimes.menu_size; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON COLUMN registry.runtimes.menu_size IS 'How many models the menu has.';
 
 
 --
@@ -7220,6 +7494,13 @@ REVOKE ALL ON TYPE keyring.sealed_value FROM PUBLIC;
 
 
 --
+-- Name: TYPE content; Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON TYPE registry.content FROM PUBLIC;
+
+
+--
 -- Name: TYPE manifest_problem; Type: ACL; Schema: registry; Owner: -
 --
 
@@ -7321,6 +7602,13 @@ GRANT ALL ON FUNCTION fleet.changes_after(cursor text, batch integer) TO runtime
 --
 
 REVOKE ALL ON FUNCTION fleet.check_batch(batch integer) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION compare_registry(manifest jsonb); Type: ACL; Schema: fleet; Owner: -
+--
+
+REVOKE ALL ON FUNCTION fleet.compare_registry(manifest jsonb) FROM PUBLIC;
 
 
 --
@@ -7769,6 +8057,20 @@ REVOKE ALL ON FUNCTION registry.manifest_claims(manifest jsonb) FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION manifest_content(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_content(manifest jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_deprecated(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_deprecated(manifest jsonb) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION manifest_deprecations(manifest jsonb); Type: ACL; Schema: registry; Owner: -
 --
 
@@ -7801,6 +8103,13 @@ REVOKE ALL ON FUNCTION registry.manifest_facts(manifest jsonb) FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION registry.manifest_models(manifest jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION manifest_overlaps(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_overlaps(manifest jsonb) FROM PUBLIC;
 
 
 --
@@ -7846,6 +8155,13 @@ REVOKE ALL ON FUNCTION registry.manifest_time(value text) FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION manifest_uncovered(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.manifest_uncovered(manifest jsonb) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION menu(runtime text); Type: ACL; Schema: registry; Owner: -
 --
 
@@ -7863,10 +8179,10 @@ REVOKE ALL ON FUNCTION registry.refuse_model(runtime text) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION replace_registry(manifest jsonb); Type: ACL; Schema: registry; Owner: -
+-- Name: FUNCTION replace_registry(content registry.content); Type: ACL; Schema: registry; Owner: -
 --
 
-REVOKE ALL ON FUNCTION registry.replace_registry(manifest jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION registry.replace_registry(content registry.content) FROM PUBLIC;
 
 
 --
