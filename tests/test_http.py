@@ -46,6 +46,7 @@ class World:
     """A running service, its database, and a token of each kind."""
 
     service: Service
+    dsn: str
     conn: Conn
     tokens: dict[str, str]
     own: UUID
@@ -73,7 +74,7 @@ def world_on(database: Database, service: Service) -> World:
     }
     revoke_token(conn, "former")
     conn.execute("update access.tokens set expires_at = now() where name = 'late'")
-    return World(service, conn, tokens, own)
+    return World(service, database.dsn, conn, tokens, own)
 
 
 @pytest.fixture(scope="module")
@@ -536,14 +537,14 @@ def test_a_server_process_killed_in_the_middle_of_a_patch(world: World, key: str
 
 def held(world: World, ws: UUID) -> Conn:
     """A connection that holds a workspace's row."""
-    holder = psycopg.connect(world.conn.info.dsn, password=world.conn.info.password)
+    holder = psycopg.connect(world.dsn)
     set_model(holder, ws, "opus")
     return holder
 
 
 def blocked_by(world: World, holder: Conn, but: int = 0) -> int:
     """Wait until a session other than `but` waits for this one, and return its pid."""
-    with psycopg.connect(world.conn.info.dsn, autocommit=True) as observer:
+    with psycopg.connect(world.dsn, autocommit=True) as observer:
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             row = observer.execute(
@@ -873,12 +874,11 @@ def worlds(world: World, template: Database) -> Iterator[Worlds]:
             "create or replace function access.authenticate(hash bytea)"
             " returns setof access.caller language plpgsql as 'begin return next 1/0; end'"
         )
-        dsn = world.conn.info.dsn
         yield Worlds(
             world,
-            stack.enter_context(running(dsn, require_if_match="on")),
+            stack.enter_context(running(world.dsn, require_if_match="on")),
             stack.enter_context(running(broken.dsn)),
-            stack.enter_context(running(f"{dsn} dbname=nowhere", pool_timeout="0.1")),
+            stack.enter_context(running(f"{world.dsn} dbname=nowhere", pool_timeout="0.1")),
         )
 
 
@@ -932,7 +932,7 @@ def test_the_documented_body_is_the_one_that_is_read(operation: Operation) -> No
 
 
 def test_the_router_can_be_mounted_in_another_app(world: World) -> None:
-    shared = pyapi.http.Service(Settings(database=world.conn.info.dsn))
+    shared = pyapi.http.Service(Settings(database=world.dsn))
     app = FastAPI(lifespan=shared.lifespan)
     app.include_router(pyapi.http.router(shared), prefix="/registry")
 
