@@ -106,6 +106,15 @@ def test_prepared_statements_need_a_pooler_that_knows_of_them(pooler: Pooler) ->
         list_runtimes(second)
 
 
+def let_go(conn: Conn) -> None:
+    """Give the server connection back, after a pipeline.
+
+    psycopg ends one with a Flush. Where that comes when all else is answered, PgBouncer takes a
+    server connection for it, which the client has until its next statement is answered.
+    """
+    conn.execute("select")
+
+
 def workspace(conn: Conn) -> UUID:
     return create_workspace(conn, "w", "claude-code", model=OPUS).workspace_id
 
@@ -126,6 +135,7 @@ def test_no_setting_of_a_transaction_gets_to_the_next_client(pooler: Pooler, end
             assert one(first, "select current_setting('runtime_registry.kek')") == "a key"
     except ModelNotRegistered:
         assert ending == "refusal"
+    let_go(first)
     with second.transaction():
         assert one(second, "select pg_backend_pid()") == server
         for name in settings:
@@ -169,6 +179,7 @@ def test_many_clients_at_once_keep_their_settings_apart(pooler: Pooler) -> None:
             with conn.pipeline(), conn.transaction():
                 conn.execute(LOCAL, ["runtime_registry.actor", name])
                 change_runtime(conn, ws, runtime)
+        let_go(conn)
         return ws
 
     clients = [connect(autocommit=True) for _ in names]
