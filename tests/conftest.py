@@ -34,7 +34,7 @@ def started_server(config: pytest.Config) -> Server:
 
 def pytest_configure() -> None:
     """A run that is terminated leaves no server."""
-    servers.heed_sigterm()
+    servers.heed_signals()
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from servers import CACHE, ServerError, heed_sigterm, installation
+from servers import CACHE, ServerError, heed_signals, installation
 
 MAJORS = (15, 16, 17, 18)
 
@@ -54,7 +54,7 @@ def run(major: int) -> Run:
 
 def main() -> int:
     """Run the matrix; the exit status."""
-    heed_sigterm()
+    heed_signals()
     with ThreadPoolExecutor(min(len(MAJORS), os.cpu_count() or 1)) as executor:
         try:
             runs = list(executor.map(run, MAJORS))

@@ -554,7 +554,7 @@ def outcome(tree: Path, tests: list[str], dsn: str) -> str:
 
 def main() -> int:
     """Try all faults; the exit status."""
-    servers.heed_sigterm()
+    servers.heed_signals()
     wanted = sys.argv[1:]
     tried = [fault for fault in FAULTS if not wanted or any(name in fault.test for name in wanted)]
     wrong = []

@@ -41,14 +41,19 @@ CACHE = Path(__file__).parents[1] / ".cache"
 """What is downloaded once and kept between runs."""
 
 
-def heed_sigterm() -> None:
-    """Let SIGTERM end this process as Ctrl-C does, which stops all that it started."""
+def heed_signals() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, which stops all that it started.
+
+    Ctrl-C itself is ignored, here and in every program that a test starts, where a script put this
+    process into the background: no longer.
+    """
 
     def interrupt(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # make sends another one
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class ServerError(Exception):
