@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -38,23 +37,25 @@ def run(major: int) -> Run:
         "RUNTIME_REGISTRY_TEST_SERVER": "embedded",
         "RUNTIME_REGISTRY_TEST_POSTGRES": str(major),
     }
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"],
-        env=os.environ | choice,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    (CACHE / f"matrix-{major}.log").write_text(done.stdout)
-    summary = (done.stdout.splitlines() or [""])[-1].strip("= ")
-    print(f"Postgres {version} took {time.monotonic() - began:.0f} s: {summary}", flush=True)
-    return Run(version, done.returncode == 0, summary, done.stdout)
+    log = CACHE / f"matrix-{major}.log"
+    print(f"Postgres {version}: {log.relative_to(CACHE.parent)}", flush=True)
+    with log.open("w") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"],
+            env=os.environ | choice,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    text = log.read_text()
+    summary = (text.splitlines() or [""])[-1].strip("= ")
+    print(f"Postgres {version}: {summary}", flush=True)
+    return Run(version, done.returncode == 0, summary, text)
 
 
 def main() -> int:
     """Run the matrix; the exit status."""
     heed_signals()
+    CACHE.mkdir(exist_ok=True)
     with ThreadPoolExecutor(min(len(MAJORS), os.cpu_count() or 1)) as executor:
         try:
             runs = list(executor.map(run, MAJORS))
