@@ -132,6 +132,11 @@ def start() -> Iterator[Server]:
             if row.fetchone() != (True,):
                 raise ServerError("the tests need a superuser")
             version = conn.info.server_version
+        if kind != "dsn":
+            with psycopg.connect(dsn, autocommit=True) as conn:
+                # Nobody needs it after a crash; those of test_server_kills are others (own_server).
+                conn.execute("ALTER SYSTEM SET fsync = off")
+                conn.execute("SELECT pg_reload_conf()")
         release = f"Postgres {version // 10000}.{version % 10000}"
         yield Server(dsn, version, f"server: {kind}, {release} ({why})", read_log)
 
