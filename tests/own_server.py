@@ -133,8 +133,12 @@ def replica(of: OwnServer, home: Path) -> Iterator[OwnServer]:
     """A replica for the length of the block; the server commits nothing that it does not have."""
     data = home / "data"
     home.mkdir(mode=0o711)
-    backup = (servers.chosen().programs / "pg_basebackup", "--write-recovery-conf")
-    subprocess.run([*backup, "--checkpoint=fast", "-d", of.dsn, "-D", data], check=True)
+    backup = (servers.chosen().programs / "pg_basebackup", "--checkpoint=fast")
+    subprocess.run([*backup, "-d", of.dsn, "-D", data], check=True)
+    # Not --write-recovery-conf: it writes options that the server's libpq, if older, does not know.
+    with (data / "postgresql.auto.conf").open("a") as settings:
+        settings.write(f"primary_conninfo = '{of.dsn}'\n")
+    (data / "standby.signal").touch()
     subprocess.run(["chown", "-R", "--reference", of.home / "data", data], check=True)
     with running(home) as server, closing(of.connect()) as conn:
         conn.execute("alter system set synchronous_standby_names = '*'")

@@ -26,6 +26,7 @@ from pyapi import (
     set_model,
 )
 from pyapi.errors import InvalidArgument, SerializationFailure
+from servers import installation
 from sessions import commit, on, sessions_on, waiting
 from support import Conn, make_unreadable, one
 
@@ -264,7 +265,8 @@ def restored(database: Database, directory: Path) -> Iterator[Database]:
     conn = database.connect(autocommit=True)
     conn.execute("update workspace.changes set position = position + 10000000")
     dump = directory / "dump.sql"
-    program = database.server.bin("pg_dump")
+    # Of the server's version: a newer one sets what this server may not know.
+    program = installation(database.server.version // 10000).programs / "pg_dump"
     subprocess.run([program, "-f", dump, "-d", database.dsn], check=True)
     with create(database.server) as copy:
         copy.psql("-q", "-f", dump)
