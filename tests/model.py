@@ -822,11 +822,11 @@ class Call:
         for number, each in enumerate(manifest["runtimes"]):
             if each.get("default_model", None) not in [None, *menu(manifest, each["name"])]:
                 raise Refused("REGISTRY_INVALID", path=f"runtimes[{number}].default_model")
-        self.hold(REGISTRY, alone=True)
         old: Registry = self.rows[REGISTRY]
         answer = RegistryLoad(old.revision, False, [], [], [], [])
         if manifest == old.manifest:
             return answer
+        self.hold(REGISTRY, alone=True)
         said: dict[str, Any] = difference(old.manifest, manifest)
         answer = replace(answer, **said)
         used = [row.runtime for row in self.of("workspace").values()]

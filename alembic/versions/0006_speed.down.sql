@@ -1560,6 +1560,36 @@ The arguments are those of change_runtime. The version is the one the answer was
 sure that the workspace is still the same. (The registry may have changed.)
 Errors: as change_runtime.';
 
+create or replace function workspace.history(ws uuid)
+returns setof workspace.history_entry
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  with_key keyring.data_key;
+  recorded workspace.changes;
+begin
+  if history.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  end if;
+
+  with_key := keyring.active_key();
+  for recorded in
+    select c.* from workspace.changes as c where c.workspace_id = history.ws order by c.version
+  loop
+    return next workspace.entry_of(with_key, recorded);
+  end loop;
+  if not found then
+    perform workspace.workspace_not_found(history.ws);
+  end if;
+end
+$$;
+comment on function workspace.history(uuid) is
+  'Every change of a workspace, oldest first; of a deleted one too.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, ENCRYPTION_KEY_MISSING.';
+
 create or replace function fleet.load_registry(
   manifest jsonb,
   on_orphan text default 'refuse',
@@ -1874,6 +1904,78 @@ comment on function workspace.delete_secret(uuid, text, bigint) is
 ws: the workspace. name: the secret''s name; MODEL is refused, see workspace.clear_model. expected_version: refuse unless the workspace is at
 this version.
 Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT. Above READ COMMITTED, 40001 if the registry was loaded meanwhile.';
+
+create or replace function workspace.get_secret(ws uuid, name text)
+returns text
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  called constant text collate "C" := workspace.secret_name(get_secret.name);
+  stored keyring.sealed_value;
+  value text;
+begin
+  if get_secret.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  end if;
+
+  select s.sealed, s.key_id
+  into stored
+  from workspace.secrets as s
+  where s.workspace_id = get_secret.ws and s.key = called;
+  if not found then
+    if not exists (select from workspace.workspaces as w where w.id = get_secret.ws) then
+      perform workspace.workspace_not_found(get_secret.ws);
+    end if;
+    raise exception using
+      errcode = 'PT404',
+      message = 'The workspace has no secret of this name.',
+      detail = jsonb_build_object('code', 'SECRET_NOT_FOUND', 'workspace_id', get_secret.ws, 'secret', called),
+      hint = 'Call workspace.list_secrets to see the names of those it has.';
+  end if;
+
+  value := keyring.unseal(keyring.active_key(), get_secret.ws, called, stored.sealed, stored.key_id);
+  if value is null then
+    raise exception using
+      errcode = 'PT500',
+      message = 'This secret cannot be read.',
+      detail = jsonb_build_object('code', 'SECRET_UNREADABLE', 'workspace_id', get_secret.ws, 'secret', called),
+      hint = 'Replace or remove it with workspace.set_secret or workspace.delete_secret.';
+  end if;
+  return value;
+end
+$$;
+comment on function workspace.get_secret(uuid, text) is
+  'The value of a workspace''s secret.
+ws: the workspace. name: the secret''s name; MODEL is refused, see workspace.get_workspace.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, SECRET_NOT_FOUND, SECRET_UNREADABLE, ENCRYPTION_KEY_MISSING.';
+
+create or replace function workspace.list_secrets(ws uuid)
+returns setof workspace.secret_entry
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if list_secrets.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  elsif not exists (select from workspace.workspaces as w where w.id = list_secrets.ws) then
+    perform workspace.workspace_not_found(list_secrets.ws);
+  end if;
+
+  return query
+    select s.key::text, s.updated_at
+    from workspace.secrets as s
+    where s.workspace_id = list_secrets.ws
+    order by s.key;
+end
+$$;
+comment on function workspace.list_secrets(uuid) is
+  'The names of a workspace''s secrets, MODEL among them; never a value, and no key-encryption key is needed.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND.';
 
 create or replace function registry.manifest_side(side text, says jsonb, other jsonb)
 returns jsonb

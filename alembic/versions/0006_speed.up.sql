@@ -1699,7 +1699,6 @@ returns workspace.decision
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
--- As in registry.route.
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
@@ -1756,12 +1755,17 @@ begin
     into decided.model, decided.model_source
     from registry.runtimes as r
     left join lateral (
-      select m.model
-      from registry.equivalents as known
-      join registry.equivalents as alike on alike.group_number = known.group_number
-      join registry.models as m on m.runtime = r.name and m.model = alike.model
-      where known.model = current.model and m.menu_position is not null
-      order by m.menu_position
+      select alike.model
+      from registry.equivalents as alike
+      -- Limited so that it stays what it is, a lookup for each, and is not turned into a walk along the menu.
+      cross join lateral (
+        select m.menu_position
+        from registry.models as m
+        where m.runtime = r.name and m.model = alike.model and m.menu_position is not null
+        limit 1
+      ) as listed
+      where alike.group_number = (select e.group_number from registry.equivalents as e where e.model = current.model)
+      order by listed.menu_position
       limit 1
     ) as equivalent on true
     where r.name = choose_model.runtime;
@@ -1842,7 +1846,7 @@ begin
   select (n.era << 45) + pg_current_xact_id()::text::bigint
   into own
   from workspace.numbering as n
-  where n.made_in = n.tableoid and n.made_by = n.xmin;
+  where n.singleton and n.made_in = n.tableoid and n.made_by = n.xmin;
   if not found then
     perform workspace.begin_era();
     return workspace.own_position();
@@ -1993,6 +1997,8 @@ returns workspace.change
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   called constant text collate "C" := registry.clean_text(create_workspace.name, 'name');
@@ -2082,6 +2088,8 @@ returns workspace.change
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');
@@ -2139,6 +2147,8 @@ returns workspace.change
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   wanted constant text collate "C" := registry.clean_text(set_model.model, 'model');
@@ -2179,6 +2189,8 @@ returns workspace.change
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   request constant text collate "C" := workspace.optional_text(clear_model.request_id, 'request_id');
@@ -2221,6 +2233,8 @@ returns workspace.change
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   called constant text collate "C" := registry.clean_text(rename_workspace.name, 'name');
@@ -2284,6 +2298,8 @@ returns workspace.change
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   current workspace.snapshot;
@@ -2317,6 +2333,8 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   -- A stable function and all it calls see one snapshot: the pair, its routing and its version belong together.
@@ -2355,6 +2373,8 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   target constant text collate "C" := registry.clean_text(preview_runtime_change.runtime, 'runtime');
@@ -2379,6 +2399,38 @@ comment on function workspace.preview_runtime_change(uuid, text, text, boolean) 
 The arguments are those of change_runtime. The version is the one the answer was decided on: given to change_runtime as expected_version, it makes
 sure that the workspace is still the same. (The registry may have changed.)
 Errors: as change_runtime.';
+
+create or replace function workspace.history(ws uuid)
+returns setof workspace.history_entry
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  with_key keyring.data_key;
+  recorded workspace.changes;
+begin
+  if history.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  end if;
+
+  with_key := keyring.active_key();
+  for recorded in
+    select c.* from workspace.changes as c where c.workspace_id = history.ws order by c.version
+  loop
+    return next workspace.entry_of(with_key, recorded);
+  end loop;
+  if not found then
+    perform workspace.workspace_not_found(history.ws);
+  end if;
+end
+$$;
+comment on function workspace.history(uuid) is
+  'Every change of a workspace, oldest first; of a deleted one too.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, ENCRYPTION_KEY_MISSING.';
 
 -- Internal. The workspace's row is locked before; a secret that goes is gone.
 
@@ -2439,6 +2491,8 @@ returns workspace.change
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   called constant text collate "C" := workspace.secret_name(set_secret.name);
@@ -2485,6 +2539,8 @@ returns workspace.change
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   called constant text collate "C" := workspace.secret_name(delete_secret.name);
@@ -2504,6 +2560,82 @@ comment on function workspace.delete_secret(uuid, text, bigint) is
 ws: the workspace. name: the secret''s name; MODEL is refused, see workspace.clear_model. expected_version: refuse unless the workspace is at
 this version.
 Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT. Above READ COMMITTED, 40001 if the registry was loaded meanwhile.';
+
+create or replace function workspace.get_secret(ws uuid, name text)
+returns text
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  called constant text collate "C" := workspace.secret_name(get_secret.name);
+  stored keyring.sealed_value;
+  value text;
+begin
+  if get_secret.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  end if;
+
+  select s.sealed, s.key_id
+  into stored
+  from workspace.secrets as s
+  where s.workspace_id = get_secret.ws and s.key = called;
+  if not found then
+    if not exists (select from workspace.workspaces as w where w.id = get_secret.ws) then
+      perform workspace.workspace_not_found(get_secret.ws);
+    end if;
+    raise exception using
+      errcode = 'PT404',
+      message = 'The workspace has no secret of this name.',
+      detail = jsonb_build_object('code', 'SECRET_NOT_FOUND', 'workspace_id', get_secret.ws, 'secret', called),
+      hint = 'Call workspace.list_secrets to see the names of those it has.';
+  end if;
+
+  value := keyring.unseal(keyring.active_key(), get_secret.ws, called, stored.sealed, stored.key_id);
+  if value is null then
+    raise exception using
+      errcode = 'PT500',
+      message = 'This secret cannot be read.',
+      detail = jsonb_build_object('code', 'SECRET_UNREADABLE', 'workspace_id', get_secret.ws, 'secret', called),
+      hint = 'Replace or remove it with workspace.set_secret or workspace.delete_secret.';
+  end if;
+  return value;
+end
+$$;
+comment on function workspace.get_secret(uuid, text) is
+  'The value of a workspace''s secret.
+ws: the workspace. name: the secret''s name; MODEL is refused, see workspace.get_workspace.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, SECRET_NOT_FOUND, SECRET_UNREADABLE, ENCRYPTION_KEY_MISSING.';
+
+create or replace function workspace.list_secrets(ws uuid)
+returns setof workspace.secret_entry
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+begin
+  if list_secrets.ws is null then
+    perform registry.invalid_argument('ws', 'is null');
+  elsif not exists (select from workspace.workspaces as w where w.id = list_secrets.ws) then
+    perform workspace.workspace_not_found(list_secrets.ws);
+  end if;
+
+  return query
+    select s.key::text, s.updated_at
+    from workspace.secrets as s
+    where s.workspace_id = list_secrets.ws
+    order by s.key;
+end
+$$;
+comment on function workspace.list_secrets(uuid) is
+  'The names of a workspace''s secrets, MODEL among them; never a value, and no key-encryption key is needed.
+Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND.';
 
 -- Internal.
 

@@ -10,6 +10,8 @@ returns workspace.change
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');

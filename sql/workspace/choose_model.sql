@@ -10,7 +10,6 @@ returns workspace.decision
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
--- As in registry.route.
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
@@ -67,12 +66,17 @@ begin
     into decided.model, decided.model_source
     from registry.runtimes as r
     left join lateral (
-      select m.model
-      from registry.equivalents as known
-      join registry.equivalents as alike on alike.group_number = known.group_number
-      join registry.models as m on m.runtime = r.name and m.model = alike.model
-      where known.model = current.model and m.menu_position is not null
-      order by m.menu_position
+      select alike.model
+      from registry.equivalents as alike
+      -- Limited so that it stays what it is, a lookup for each, and is not turned into a walk along the menu.
+      cross join lateral (
+        select m.menu_position
+        from registry.models as m
+        where m.runtime = r.name and m.model = alike.model and m.menu_position is not null
+        limit 1
+      ) as listed
+      where alike.group_number = (select e.group_number from registry.equivalents as e where e.model = current.model)
+      order by listed.menu_position
       limit 1
     ) as equivalent on true
     where r.name = choose_model.runtime;

@@ -7,6 +7,8 @@ returns workspace.change
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   request constant text collate "C" := workspace.optional_text(clear_model.request_id, 'request_id');

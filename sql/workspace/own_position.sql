@@ -13,7 +13,7 @@ begin
   select (n.era << 45) + pg_current_xact_id()::text::bigint
   into own
   from workspace.numbering as n
-  where n.made_in = n.tableoid and n.made_by = n.xmin;
+  where n.singleton and n.made_in = n.tableoid and n.made_by = n.xmin;
   if not found then
     perform workspace.begin_era();
     return workspace.own_position();

@@ -8,6 +8,8 @@ returns workspace.change
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   wanted constant text collate "C" := registry.clean_text(set_model.model, 'model');

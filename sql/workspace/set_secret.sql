@@ -8,6 +8,8 @@ returns workspace.change
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   called constant text collate "C" := workspace.secret_name(set_secret.name);

@@ -1,5 +1,8 @@
 -- The workspaces. No triggers, and every unique key begins with the workspace, so that the tables can be distributed by
 -- it. No check on secrets or changes: a violation would print the row, and with it a model.
+--
+-- A session's plans are made once, often while the tables are small, and have to stay good when they are large: the public
+-- functions on one workspace are set to scan no table, and not to compile a plan that seems dear for that.
 
 create schema workspace;
 comment on schema workspace is 'The workspaces: one runtime and one model each, changed together, every change recorded.';

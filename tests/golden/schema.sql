@@ -5389,6 +5389,8 @@ COMMENT ON FUNCTION workspace.change_of(recorded workspace.changes, previous_mod
 CREATE FUNCTION workspace.change_runtime(ws uuid, runtime text, model text DEFAULT NULL::text, restore boolean DEFAULT false, expected_version bigint DEFAULT NULL::bigint, request_id text DEFAULT NULL::text) RETURNS workspace.change
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');
@@ -5505,12 +5507,17 @@ begin
     into decided.model, decided.model_source
     from registry.runtimes as r
     left join lateral (
-      select m.model
-      from registry.equivalents as known
-      join registry.equivalents as alike on alike.group_number = known.group_number
-      join registry.models as m on m.runtime = r.name and m.model = alike.model
-      where known.model = current.model and m.menu_position is not null
-      order by m.menu_position
+      select alike.model
+      from registry.equivalents as alike
+      -- Limited so that it stays what it is, a lookup for each, and is not turned into a walk along the menu.
+      cross join lateral (
+        select m.menu_position
+        from registry.models as m
+        where m.runtime = r.name and m.model = alike.model and m.menu_position is not null
+        limit 1
+      ) as listed
+      where alike.group_number = (select e.group_number from registry.equivalents as e where e.model = current.model)
+      order by listed.menu_position
       limit 1
     ) as equivalent on true
     where r.name = choose_model.runtime;
@@ -5547,6 +5554,8 @@ Raises RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE, MODEL_NOT_REGISTERED, SECRET_U
 CREATE FUNCTION workspace.clear_model(ws uuid, expected_version bigint DEFAULT NULL::bigint, request_id text DEFAULT NULL::text) RETURNS workspace.change
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   request constant text collate "C" := workspace.optional_text(clear_model.request_id, 'request_id');
@@ -5589,6 +5598,8 @@ meanwhile.';
 CREATE FUNCTION workspace.create_workspace(name text, runtime text, model text DEFAULT NULL::text, id uuid DEFAULT NULL::uuid, request_id text DEFAULT NULL::text) RETURNS workspace.change
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   called constant text collate "C" := registry.clean_text(create_workspace.name, 'name');
@@ -5679,6 +5690,8 @@ ENCRYPTION_KEY_MISSING. Above READ COMMITTED, 40001 if the registry was loaded m
 CREATE FUNCTION workspace.delete_secret(ws uuid, name text, expected_version bigint DEFAULT NULL::bigint) RETURNS workspace.change
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   called constant text collate "C" := workspace.secret_name(delete_secret.name);
@@ -5712,6 +5725,8 @@ Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, VERSION_CONFLICT. Above READ COMM
 CREATE FUNCTION workspace.delete_workspace(ws uuid, expected_version bigint DEFAULT NULL::bigint) RETURNS workspace.change
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   current workspace.snapshot;
@@ -5837,6 +5852,8 @@ COMMENT ON FUNCTION workspace.entry_of(with_key keyring.data_key, recorded works
 CREATE FUNCTION workspace.get_secret(ws uuid, name text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   called constant text collate "C" := workspace.secret_name(get_secret.name);
@@ -5891,6 +5908,8 @@ Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, SECRET_NOT_FOUND, SECRET_UNREADAB
 CREATE FUNCTION workspace.get_workspace(ws uuid) RETURNS workspace.state
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   -- A stable function and all it calls see one snapshot: the pair, its routing and its version belong together.
@@ -5931,6 +5950,8 @@ Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, SECRET_UNREADABLE, ENCRYPTION_KEY
 CREATE FUNCTION workspace.history(ws uuid) RETURNS SETOF workspace.history_entry
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   with_key keyring.data_key;
@@ -6014,6 +6035,8 @@ COMMENT ON FUNCTION workspace.key_uses(verify boolean) IS 'Internal: a row for e
 CREATE FUNCTION workspace.list_secrets(ws uuid) RETURNS SETOF workspace.secret_entry
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 begin
   if list_secrets.ws is null then
@@ -6117,7 +6140,7 @@ begin
   select (n.era << 45) + pg_current_xact_id()::text::bigint
   into own
   from workspace.numbering as n
-  where n.made_in = n.tableoid and n.made_by = n.xmin;
+  where n.singleton and n.made_in = n.tableoid and n.made_by = n.xmin;
   if not found then
     perform workspace.begin_era();
     return workspace.own_position();
@@ -6141,6 +6164,8 @@ COMMENT ON FUNCTION workspace.own_position() IS 'Internal: the lowest position o
 CREATE FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, model text DEFAULT NULL::text, restore boolean DEFAULT false) RETURNS workspace.change
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   target constant text collate "C" := registry.clean_text(preview_runtime_change.runtime, 'runtime');
@@ -6363,6 +6388,8 @@ COMMENT ON FUNCTION workspace.recorded_answer(with_key keyring.data_key, ws uuid
 CREATE FUNCTION workspace.rename_workspace(ws uuid, name text, runtime text DEFAULT NULL::text, model text DEFAULT NULL::text, restore boolean DEFAULT false, expected_version bigint DEFAULT NULL::bigint, request_id text DEFAULT NULL::text) RETURNS workspace.change
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   called constant text collate "C" := registry.clean_text(rename_workspace.name, 'name');
@@ -6574,6 +6601,8 @@ COMMENT ON FUNCTION workspace.secret_unreadable(ws uuid) IS 'Internal: raises SE
 CREATE FUNCTION workspace.set_model(ws uuid, model text, expected_version bigint DEFAULT NULL::bigint, request_id text DEFAULT NULL::text) RETURNS workspace.change
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   wanted constant text collate "C" := registry.clean_text(set_model.model, 'model');
@@ -6618,6 +6647,8 @@ READ COMMITTED, 40001 if the registry was loaded meanwhile.';
 CREATE FUNCTION workspace.set_secret(ws uuid, name text, value text, expected_version bigint DEFAULT NULL::bigint) RETURNS workspace.change
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   called constant text collate "C" := workspace.secret_name(set_secret.name);
