@@ -81,6 +81,7 @@
 \ir workspace/secret_unreadable.sql
 \ir workspace/workspace_not_found.sql
 \ir workspace/read_workspace.sql
+\ir workspace/hold.sql
 \ir workspace/lock_workspace.sql
 \ir workspace/version_conflict.sql
 \ir workspace/change_of.sql

@@ -41,7 +41,7 @@ FAULTS = [
     # Locks and snapshots
     Fault(
         "Calls do not hold the registry that they decide by",
-        "sql/workspace/lock_workspace.sql",
+        "sql/workspace/hold.sql",
         "lock table registry.state, keyring.keys in row share mode;",
         "lock table keyring.keys in row share mode;",
         "test_registry_races.py::test_a_load_judges_what_an_open_call_leaves",
@@ -84,21 +84,21 @@ FAULTS = [
     Fault(
         "Locks in another order: the workspace before the registry",
         "sql/workspace/lock_workspace.sql",
-        "lock table registry.state, keyring.keys in row share mode;",
+        "perform workspace.hold();",
         "perform from workspace.workspaces as w where w.id = lock_workspace.ws for no key update;\n"
-        "  lock table registry.state, keyring.keys in row share mode;",
+        "  perform workspace.hold();",
         "test_pairs.py::test_locks_are_taken_in_one_order",
     ),
     Fault(
         "Locks in another order: the keyring before the registry",
-        "sql/workspace/lock_workspace.sql",
+        "sql/workspace/hold.sql",
         "lock table registry.state, keyring.keys in row share mode;",
         "lock table keyring.keys, registry.state in row share mode;",
         "test_pairs.py::test_locks_are_taken_in_one_order",
     ),
     Fault(
         "A key is removed while somebody seals with it",
-        "sql/workspace/lock_workspace.sql",
+        "sql/workspace/hold.sql",
         "lock table registry.state, keyring.keys in row share mode;",
         "lock table registry.state in row share mode;",
         "test_keyring_races.py::test_a_key_that_only_an_uncommitted_secret_refers_to_is_not_removed",

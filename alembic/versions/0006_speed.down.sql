@@ -11,6 +11,7 @@ drop function
   registry.manifest_uncovered(jsonb),
   registry.replace_registry(registry.content),
   workspace.choose_model(workspace.snapshot,text,text,boolean),
+  workspace.hold(),
   workspace.lock_workspace(uuid,text,boolean),
   workspace.own_position(),
   workspace.read_workspace(uuid,boolean),
@@ -2759,6 +2760,28 @@ comment on function fleet.change_batch(uuid[], text, text, boolean, text, boolea
   'Internal: changes the runtime of many workspaces as workspace.change_runtime would, one by one.
 from_runtime: of those that are on it; null: of all. runtime: null: resets those that are orphaned where they are. Returns a row for each, in
 the order of their ids; one that is refused stops none of the others.';
+
+create or replace function fleet.begin_batch(batch integer, dry_run boolean)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.check_batch(begin_batch.batch);
+  if begin_batch.dry_run is null then
+    perform registry.invalid_argument('dry_run', 'is null');
+  end if;
+
+  -- The workspaces are chosen, locked and read by statements of their own: each has to see what was committed before it.
+  perform registry.require_read_committed();
+  if not begin_batch.dry_run then
+    perform registry.hold();
+    perform keyring.hold();
+  end if;
+end
+$$;
+comment on function fleet.begin_batch(integer, boolean) is
+  'Internal: checks the arguments and, unless nothing is to be written, holds the registry and the keyring.';
 
 -- Who may call what.
 revoke all on all functions in schema registry, keyring, access, workspace, fleet from public;

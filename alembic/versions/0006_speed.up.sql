@@ -1613,7 +1613,26 @@ comment on function workspace.read_workspace(uuid, boolean) is
   'Internal: a workspace''s runtime, version, model and names of credentials, and the key that seals.
 Raises INVALID_ARGUMENT, WORKSPACE_NOT_FOUND and, unless it can do without the key, ENCRYPTION_KEY_MISSING.';
 
--- Internal. Whoever changes a workspace calls this first. The locks are taken in one order: registry, keyring, workspace.
+-- Internal. Whoever changes workspaces calls this first: registry, then keyring, then workspaces is the order of all locks.
+
+create or replace function workspace.hold()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- registry.hold and keyring.hold in one statement; above READ COMMITTED they do more.
+  lock table registry.state, keyring.keys in row share mode;
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform registry.hold();
+    perform keyring.hold();
+  end if;
+end
+$$;
+comment on function workspace.hold() is
+  'Internal: keeps the registry and the keyring as they are until the transaction ends. Raises 40001 if the transaction''s snapshot is older.';
+
+-- Internal. Whoever changes a workspace calls this first.
 
 create or replace function workspace.lock_workspace(
   ws uuid,
@@ -1625,12 +1644,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- registry.hold and keyring.hold in one statement; above READ COMMITTED they do more.
-  lock table registry.state, keyring.keys in row share mode;
-  if current_setting('transaction_isolation') <> 'read committed' then
-    perform registry.hold();
-    perform keyring.hold();
-  end if;
+  perform workspace.hold();
 
   -- Whoever changes the runtime or the secrets of a workspace holds its row, so what is read next stays so. The lock
   -- and the reading are two statements on purpose: a statement that had to wait would see the row anew, but the secret
@@ -2025,8 +2039,7 @@ begin
   absent.model_is_unreadable := false;
   absent.credentials := '{}';
 
-  perform registry.hold();
-  perform keyring.hold();
+  perform workspace.hold();
   absent.with_key := keyring.active_key();
   moment := clock_timestamp();
   answer := workspace.recorded_answer(
@@ -3335,6 +3348,29 @@ Kept all the same: the first and the last change of each workspace, the last wit
 answers to a request_id for 7 days, and what fleet.changes_after has not been able to give yet.
 A reader of the feed that has not got as far as what was pruned is told so. Readers and writers do not wait for it.
 Errors: INVALID_ARGUMENT.';
+
+-- Internal. What move and reset_orphans begin with.
+
+create or replace function fleet.begin_batch(batch integer, dry_run boolean)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform fleet.check_batch(begin_batch.batch);
+  if begin_batch.dry_run is null then
+    perform registry.invalid_argument('dry_run', 'is null');
+  end if;
+
+  -- The workspaces are chosen, locked and read by statements of their own: each has to see what was committed before it.
+  perform registry.require_read_committed();
+  if not begin_batch.dry_run then
+    perform workspace.hold();
+  end if;
+end
+$$;
+comment on function fleet.begin_batch(integer, boolean) is
+  'Internal: checks the arguments and, unless nothing is to be written, holds the registry and the keyring.';
 
 -- Who may call what.
 revoke all on all functions in schema registry, keyring, access, workspace, fleet from public;

@@ -14,8 +14,7 @@ begin
   -- The workspaces are chosen, locked and read by statements of their own: each has to see what was committed before it.
   perform registry.require_read_committed();
   if not begin_batch.dry_run then
-    perform registry.hold();
-    perform keyring.hold();
+    perform workspace.hold();
   end if;
 end
 $$;

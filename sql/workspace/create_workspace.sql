@@ -37,8 +37,7 @@ begin
   absent.model_is_unreadable := false;
   absent.credentials := '{}';
 
-  perform registry.hold();
-  perform keyring.hold();
+  perform workspace.hold();
   absent.with_key := keyring.active_key();
   moment := clock_timestamp();
   answer := workspace.recorded_answer(

@@ -1,4 +1,4 @@
--- Internal. Whoever changes a workspace calls this first. The locks are taken in one order: registry, keyring, workspace.
+-- Internal. Whoever changes a workspace calls this first.
 
 create or replace function workspace.lock_workspace(
   ws uuid,
@@ -10,12 +10,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- registry.hold and keyring.hold in one statement; above READ COMMITTED they do more.
-  lock table registry.state, keyring.keys in row share mode;
-  if current_setting('transaction_isolation') <> 'read committed' then
-    perform registry.hold();
-    perform keyring.hold();
-  end if;
+  perform workspace.hold();
 
   -- Whoever changes the runtime or the secrets of a workspace holds its row, so what is read next stays so. The lock
   -- and the reading are two statements on purpose: a statement that had to wait would see the row anew, but the secret

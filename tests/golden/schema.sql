@@ -1171,8 +1171,7 @@ begin
   -- The workspaces are chosen, locked and read by statements of their own: each has to see what was committed before it.
   perform registry.require_read_committed();
   if not begin_batch.dry_run then
-    perform registry.hold();
-    perform keyring.hold();
+    perform workspace.hold();
   end if;
 end
 $$;
@@ -5626,8 +5625,7 @@ begin
   absent.model_is_unreadable := false;
   absent.credentials := '{}';
 
-  perform registry.hold();
-  perform keyring.hold();
+  perform workspace.hold();
   absent.with_key := keyring.active_key();
   moment := clock_timestamp();
   answer := workspace.recorded_answer(
@@ -5983,6 +5981,32 @@ Errors: INVALID_ARGUMENT, WORKSPACE_NOT_FOUND, ENCRYPTION_KEY_MISSING.';
 
 
 --
+-- Name: hold(); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.hold() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- registry.hold and keyring.hold in one statement; above READ COMMITTED they do more.
+  lock table registry.state, keyring.keys in row share mode;
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform registry.hold();
+    perform keyring.hold();
+  end if;
+end
+$$;
+
+
+--
+-- Name: FUNCTION hold(); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.hold() IS 'Internal: keeps the registry and the keyring as they are until the transaction ends. Raises 40001 if the transaction''s snapshot is older.';
+
+
+--
 -- Name: key_uses(boolean); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
@@ -6071,12 +6095,7 @@ CREATE FUNCTION workspace.lock_workspace(ws uuid, runtime text DEFAULT NULL::tex
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- registry.hold and keyring.hold in one statement; above READ COMMITTED they do more.
-  lock table registry.state, keyring.keys in row share mode;
-  if current_setting('transaction_isolation') <> 'read committed' then
-    perform registry.hold();
-    perform keyring.hold();
-  end if;
+  perform workspace.hold();
 
   -- Whoever changes the runtime or the secrets of a workspace holds its row, so what is read next stays so. The lock
   -- and the reading are two statements on purpose: a statement that had to wait would see the row anew, but the secret
@@ -8399,6 +8418,13 @@ REVOKE ALL ON FUNCTION workspace.history(ws uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION workspace.history(ws uuid) TO runtime_registry_reader;
 GRANT ALL ON FUNCTION workspace.history(ws uuid) TO runtime_registry_operator;
 GRANT ALL ON FUNCTION workspace.history(ws uuid) TO runtime_registry_admin;
+
+
+--
+-- Name: FUNCTION hold(); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.hold() FROM PUBLIC;
 
 
 --
