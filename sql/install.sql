@@ -89,7 +89,7 @@
 \ir workspace/choose_model.sql
 \ir workspace/describe_change.sql
 \ir workspace/begin_era.sql
-\ir workspace/own_position.sql
+\ir workspace/next_position.sql
 \ir workspace/record_change.sql
 \ir workspace/write_change.sql
 \ir workspace/create_workspace.sql

@@ -327,9 +327,9 @@ FAULTS = [
     # The feed
     Fault(
         "A change stands in the feed before an older one of its workspace",
-        "sql/workspace/record_change.sql",
-        "before.version = described.version - 1",
-        "false",
+        "sql/workspace/next_position.sql",
+        "greatest(own_position, position_before)",
+        "own_position",
         "test_feed.py::test_an_old_transaction_that_gets_a_workspace_late_does_not_overtake",
     ),
     Fault(

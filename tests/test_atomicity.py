@@ -49,7 +49,7 @@ class Case:
 
     call: Callable[[Conn, UUID], Change]
     told: Told
-    statements: tuple[tuple[str, ...], ...] = (("changes", "workspaces", "secrets"),)
+    statements: tuple[tuple[str, ...], ...] = (("workspaces", "changes", "secrets"),)
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -77,18 +77,18 @@ CASES = {
     "kept": Case(
         lambda conn, ws: pyapi.change_runtime(conn, ws, "hermes"),
         ("hermes", KIMI, "kept"),
-        (("changes", "workspaces"),),
+        (("workspaces", "changes"),),
     ),
     "recorded": Case(
         lambda conn, ws: pyapi.change_runtime(conn, ws, "claude-code", request_id="r"),
         ("claude-code", KIMI, "kept"),
-        (("changes", "workspaces"),),
+        (("workspaces", "changes"),),
     ),
     "set_model": Case(
         lambda conn, ws: pyapi.set_model(conn, ws, "opus"), ("claude-code", "opus", "requested")
     ),
     "clear_model": Case(
-        pyapi.clear_model, ("claude-code", None, "none"), (("secrets",), ("changes", "workspaces"))
+        pyapi.clear_model, ("claude-code", None, "none"), (("secrets",), ("workspaces", "changes"))
     ),
     "create": Case(
         create, ("hermes", KIMI, "requested"), (("workspaces",), ("changes", "secrets"))

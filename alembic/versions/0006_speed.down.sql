@@ -13,7 +13,6 @@ drop function
   workspace.choose_model(workspace.snapshot,text,text,boolean),
   workspace.hold(),
   workspace.lock_workspace(uuid,text,boolean),
-  workspace.own_position(),
   workspace.read_workspace(uuid,boolean),
   workspace.record_change(workspace.changes,text,keyring.sealed_value),
   workspace.write_change(workspace.snapshot,workspace.decision,text,boolean,text,text),
@@ -30,8 +29,6 @@ alter type workspace.snapshot drop attribute with_key;
 alter table registry.claims drop column billed_to;
 alter table registry.models drop column billed_to;
 drop type registry.content;
-comment on column workspace.changes.position is
-  'Its place in the feed, see workspace.next_position; 0: made before there was a feed.';
 comment on type workspace.snapshot is
   'Internal: what a decision about a workspace starts from. credentials: the names of its secrets besides MODEL.';
 comment on type workspace.decision is 'Internal: the pair that a workspace shall have.';
@@ -2238,29 +2235,6 @@ end
 $$;
 comment on function fleet.require_revision(bigint) is 'Internal: a revision''s manifest. Raises INVALID_ARGUMENT or REVISION_NOT_FOUND.';
 
-create or replace function fleet.feed_end()
-returns bigint
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- A change that this snapshot does not see is of a transaction whose id is not below the snapshot's xmin, so its
-  -- position is not below this (workspace.next_position). What is below it is seen, or was rolled back.
-  return (
-    select case
-      when n.made_in = n.tableoid and n.made_by = n.xmin
-        then (n.era << 45) + pg_snapshot_xmin(pg_current_snapshot())::text::bigint
-      -- Restored from a dump: all that is there came with it, and the next change begins the next era.
-      else (n.era + 1) << 45
-    end
-    from workspace.numbering as n
-  );
-end
-$$;
-comment on function fleet.feed_end() is
-  'Internal: where the feed ends for now: no change is ever going to appear below this position.';
-
 create or replace function fleet.changes_after(cursor text default null, batch integer default 1000)
 returns setof fleet.feed_entry
 language plpgsql
@@ -2334,120 +2308,6 @@ good on a standby and in a database restored from a dump. batch: how many change
 Models are opened as workspace.history does: one that cannot be read any more is null.
 Errors: ENCRYPTION_KEY_MISSING, INVALID_ARGUMENT, also for a cursor that is ahead of this database (its changes were lost) or older than changes that were
 pruned: then take fleet.current_cursor and read the workspaces anew.';
-
-create or replace function fleet.prune_changes(before timestamptz, batch integer default 1000, cursor text default null)
-returns fleet.pruning
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  place constant fleet.place := fleet.parse_cursor(prune_changes.cursor);
-  replayable_since constant timestamptz := clock_timestamp() - interval '7 days';
-  feed_end bigint;
-  last_examined fleet.place;
-  last_pruned fleet.place;
-  examined bigint;
-  oldest timestamptz;
-  pruning fleet.pruning;
-begin
-  if prune_changes.before is null then
-    perform registry.invalid_argument('before', 'is null');
-  end if;
-  perform fleet.check_batch(prune_changes.batch);
-
-  -- One at a time. Readers do not wait.
-  lock table fleet.retention in share row exclusive mode;
-
-  -- What the feed has not given out yet stays.
-  feed_end := fleet.feed_end();
-  select p.position, p.workspace_id, p.version, count(*) over (), min(p.changed_at) over ()
-  into last_examined.position, last_examined.workspace_id, last_examined.version, examined, oldest
-  from (
-    select c.position, c.workspace_id, c.version, c.changed_at
-    from workspace.changes as c
-    where (c.position, c.workspace_id, c.version) > (place.position, place.workspace_id, place.version)
-      and c.position < feed_end
-    order by c.position, c.workspace_id, c.version
-    limit prune_changes.batch
-  ) as p
-  order by p.position desc, p.workspace_id desc, p.version desc
-  limit 1;
-  if not found then
-    return (0, prune_changes.cursor, true)::fleet.pruning;
-  end if;
-
-  with old as materialized (
-    select c.workspace_id, c.version
-    from workspace.changes as c
-    where (c.position, c.workspace_id, c.version) > (place.position, place.workspace_id, place.version)
-      and (c.position, c.workspace_id, c.version)
-        <= (last_examined.position, last_examined.workspace_id, last_examined.version)
-      and c.changed_at < prune_changes.before
-      and (c.request_id is null or c.changed_at < replayable_since)
-      -- The first keeps the id taken (create_workspace), the last is where the next one goes on (next_position).
-      and c.version > 1
-      and exists (
-        select
-        from workspace.changes as later
-        where later.workspace_id = c.workspace_id and later.version > c.version
-      )
-      -- What choose_model can restore: the last model on each runtime.
-      and not (
-        c.sealed is not null
-        and exists (select from workspace.workspaces as w where w.id = c.workspace_id)
-        and not exists (
-          select
-          from workspace.changes as later
-          where later.workspace_id = c.workspace_id
-            and later.version > c.version
-            and later.runtime = c.runtime
-            and later.sealed is not null
-        )
-      )
-    -- What keyring.reseal holds is left to the next run: to wait for it could be a deadlock.
-    for update of c skip locked
-  ),
-  pruned as (
-    delete from workspace.changes as c
-    using old as o
-    where c.workspace_id = o.workspace_id and c.version = o.version
-    returning c.position, c.workspace_id, c.version
-  )
-  select count(*) over (), p.position, p.workspace_id, p.version
-  into pruning.pruned, last_pruned.position, last_pruned.workspace_id, last_pruned.version
-  from pruned as p
-  order by p.position desc, p.workspace_id desc, p.version desc
-  limit 1;
-
-  if found then
-    insert into fleet.retention as r (prunings, position, workspace_id, version)
-    values (1, last_pruned.position, last_pruned.workspace_id, last_pruned.version)
-    on conflict (singleton) do update set
-      prunings = r.prunings + 1,
-      (position, workspace_id, version) = (
-        select furthest.position, furthest.workspace_id, furthest.version
-        from (
-          values (r.position, r.workspace_id, r.version), (excluded.position, excluded.workspace_id, excluded.version)
-        ) as furthest (position, workspace_id, version)
-        order by furthest.position desc, furthest.workspace_id desc, furthest.version desc
-        limit 1
-      );
-  end if;
-  pruning.pruned := coalesce(pruning.pruned, 0);
-  pruning.cursor := concat_ws('.', last_examined.position, last_examined.workspace_id, last_examined.version, 0);
-  pruning.finished := examined < prune_changes.batch or oldest >= prune_changes.before;
-  return pruning;
-end
-$$;
-comment on function fleet.prune_changes(timestamptz, integer, text) is
-  'Takes old changes out of the history and the feed, one batch.
-Call it, each time in a transaction of its own, with the cursor that it returned until it says finished.
-before: changes made before this may go. batch: how many changes to look at. cursor: where the batch begins; null: at the beginning.
-Kept all the same: the first and the last change of each workspace, the last with a model on each runtime (that is what restore takes), the
-answers to a request_id for 7 days, and what fleet.changes_after has not been able to give yet.
-A reader of the feed that has not got as far as what was pruned is told so. Readers and writers do not wait for it.
-Errors: INVALID_ARGUMENT.';
 
 create or replace function keyring.is_whole(message bytea)
 returns boolean

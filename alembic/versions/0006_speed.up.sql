@@ -17,7 +17,6 @@ drop function
   registry.replace_registry(jsonb),
   workspace.choose_model(keyring.data_key,workspace.snapshot,text,text,boolean),
   workspace.lock_workspace(keyring.data_key,uuid),
-  workspace.next_position(uuid,bigint),
   workspace.read_workspace(keyring.data_key,uuid),
   workspace.record_change(workspace.changes,workspace.snapshot,keyring.sealed_value,boolean,text),
   workspace.store_secret(keyring.data_key,uuid,text,text),
@@ -41,8 +40,6 @@ create type registry.content as (
   equivalents registry.equivalents[]
 );
 comment on type registry.content is 'Internal: the rows of all tables that are derived from a manifest.';
-comment on column workspace.changes.position is
-  'Its place in the feed, see workspace.record_change; 0: made before there was a feed.';
 
 alter type workspace.snapshot add attribute with_key keyring.data_key;
 comment on type workspace.snapshot is
@@ -1845,31 +1842,41 @@ $$;
 comment on function workspace.describe_change(workspace.snapshot, workspace.decision, text) is
   'Internal: what a decision changes, as a row of changes that is not written yet: its version is the current one, and the model after is missing.';
 
--- Internal. The lowest place in the feed (fleet.changes_after) that a change of this transaction can have.
+-- Internal. The place in the feed (fleet.changes_after) of the change that makes a workspace this version.
 
-create or replace function workspace.own_position()
+create or replace function workspace.next_position(ws uuid, version bigint)
 returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  own bigint;
+  own_position bigint;
+  position_before bigint;
 begin
-  -- Not below our own transaction id: readers are given what lies below the oldest transaction still running, and this is
-  -- not visible yet.
-  select (n.era << 45) + pg_current_xact_id()::text::bigint
-  into own
+  select
+    (n.era << 45) + pg_current_xact_id()::text::bigint,
+    (
+      select c.position
+      from workspace.changes as c
+      where c.workspace_id = next_position.ws and c.version = next_position.version - 1
+    )
+  into own_position, position_before
   from workspace.numbering as n
   where n.singleton and n.made_in = n.tableoid and n.made_by = n.xmin;
   if not found then
     perform workspace.begin_era();
-    return workspace.own_position();
+    return workspace.next_position(next_position.ws, next_position.version);
   end if;
-  return own;
+
+  -- Not below our own transaction id: readers are given what lies below the oldest transaction still running, and this is
+  -- not visible yet. Not below the change before: its transaction may be the younger one, if it got the workspace first.
+  -- (It is over, or our own: the workspace is locked. Equal positions go by version.)
+  return greatest(own_position, position_before);
 end
 $$;
-comment on function workspace.own_position() is
-  'Internal: the lowest position of a change that this transaction makes. It can be higher: never lower than that of the workspace''s change before.';
+comment on function workspace.next_position(uuid, bigint) is
+  'Internal: the position of the change that makes a workspace this version; the workspace is locked, or new.
+Both null: the lowest that a change of this transaction can have.';
 
 -- Internal. The workspace's row is locked before, or new. All of it or, if it fails, nothing.
 
@@ -1886,9 +1893,9 @@ declare
   actor constant text := workspace.actor();
   changed_at constant timestamptz := clock_timestamp();
   txid constant xid8 := pg_current_xact_id();
-  position constant bigint := workspace.own_position();
+  position constant bigint := workspace.next_position(described.workspace_id, described.version);
 begin
-  -- One statement, because a statement costs as much as what it writes.
+  -- One statement: three would cost much more. (With the update at its end it can be distributed, too.)
   with stored as (
     insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
     select described.workspace_id, record_change.secret_name, secret.sealed, secret.key_id, changed_at
@@ -1898,42 +1905,31 @@ begin
       key_id = excluded.key_id,
       updated_at = excluded.updated_at
   ),
-  -- Not one that was made, or deleted, by this very change.
-  moved as (
-    update workspace.workspaces as w
-    set
-      name = coalesce(described.name, w.name),
-      runtime = described.runtime,
-      version = described.version,
-      updated_at = changed_at
-    where w.id = described.workspace_id and w.version < described.version
+  recorded as (
+    insert into workspace.changes (
+      workspace_id, version, action, changed, previous_runtime, runtime,
+      previous_sealed, previous_key_id, sealed, key_id,
+      model_source, provider, billed_to, billing_changed,
+      restore, actor, request_id, changed_at, txid, secret,
+      model_deprecated, model_sunset_at, position, name
+    )
+    values (
+      described.workspace_id, described.version, described.action, described.changed,
+      described.previous_runtime, described.runtime,
+      described.previous_sealed, described.previous_key_id, described.sealed, described.key_id,
+      described.model_source, described.provider, described.billed_to, described.billing_changed,
+      described.restore, actor, described.request_id, changed_at, txid, described.secret,
+      described.model_deprecated, described.model_sunset_at, position, described.name
+    )
   )
-  insert into workspace.changes (
-    workspace_id, version, action, changed, previous_runtime, runtime,
-    previous_sealed, previous_key_id, sealed, key_id,
-    model_source, provider, billed_to, billing_changed,
-    restore, actor, request_id, changed_at, txid, secret,
-    model_deprecated, model_sunset_at, position, name
-  )
-  values (
-    described.workspace_id, described.version, described.action, described.changed,
-    described.previous_runtime, described.runtime,
-    described.previous_sealed, described.previous_key_id, described.sealed, described.key_id,
-    described.model_source, described.provider, described.billed_to, described.billing_changed,
-    described.restore, actor, described.request_id, changed_at, txid, described.secret,
-    described.model_deprecated, described.model_sunset_at,
-    -- Not below the change before: its transaction may be the younger one, if it got the workspace first. (It is over, or
-    -- our own: the workspace is locked. Equal positions go by version.)
-    greatest(
-      position,
-      (
-        select before.position
-        from workspace.changes as before
-        where before.workspace_id = described.workspace_id and before.version = described.version - 1
-      )
-    ),
-    described.name
-  );
+  -- Not a workspace that this very change has made, or deleted.
+  update workspace.workspaces as w
+  set
+    name = coalesce(described.name, w.name),
+    runtime = described.runtime,
+    version = described.version,
+    updated_at = changed_at
+  where w.id = described.workspace_id and w.version < described.version;
 
   -- Off unless asked for: transactions that notify commit one after the other.
   if current_setting('runtime_registry.notify', true) = 'on' then
@@ -2837,7 +2833,7 @@ begin
   end if;
   moment := clock_timestamp();
   own_txid := pg_current_xact_id();
-  own_position := workspace.own_position();
+  own_position := workspace.next_position(null, null);
 
   insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
   select n.workspace_id, 'MODEL', n.sealed, n.key_id, moment
@@ -3136,31 +3132,6 @@ end
 $$;
 comment on function fleet.require_revision(bigint) is 'Internal: a revision''s manifest. Raises INVALID_ARGUMENT or REVISION_NOT_FOUND.';
 
--- Internal.
-
-create or replace function fleet.feed_end()
-returns bigint
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- A change that this snapshot does not see is of a transaction whose id is not below the snapshot's xmin, so its
-  -- position is not below this (workspace.own_position). What is below it is seen, or was rolled back.
-  return (
-    select case
-      when n.made_in = n.tableoid and n.made_by = n.xmin
-        then (n.era << 45) + pg_snapshot_xmin(pg_current_snapshot())::text::bigint
-      -- Restored from a dump: all that is there came with it, and the next change begins the next era.
-      else (n.era + 1) << 45
-    end
-    from workspace.numbering as n
-  );
-end
-$$;
-comment on function fleet.feed_end() is
-  'Internal: where the feed ends for now: no change is ever going to appear below this position.';
-
 create or replace function fleet.changes_after(cursor text default null, batch integer default 1000)
 returns setof fleet.feed_entry
 language plpgsql
@@ -3234,120 +3205,6 @@ good on a standby and in a database restored from a dump. batch: how many change
 Models are opened as workspace.history does: one that cannot be read any more is null.
 Errors: ENCRYPTION_KEY_MISSING, INVALID_ARGUMENT, also for a cursor that is ahead of this database (its changes were lost) or older than changes that were
 pruned: then take fleet.current_cursor and read the workspaces anew.';
-
-create or replace function fleet.prune_changes(before timestamptz, batch integer default 1000, cursor text default null)
-returns fleet.pruning
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  place constant fleet.place := fleet.parse_cursor(prune_changes.cursor);
-  replayable_since constant timestamptz := clock_timestamp() - interval '7 days';
-  feed_end bigint;
-  last_examined fleet.place;
-  last_pruned fleet.place;
-  examined bigint;
-  oldest timestamptz;
-  pruning fleet.pruning;
-begin
-  if prune_changes.before is null then
-    perform registry.invalid_argument('before', 'is null');
-  end if;
-  perform fleet.check_batch(prune_changes.batch);
-
-  -- One at a time. Readers do not wait.
-  lock table fleet.retention in share row exclusive mode;
-
-  -- What the feed has not given out yet stays.
-  feed_end := fleet.feed_end();
-  select p.position, p.workspace_id, p.version, count(*) over (), min(p.changed_at) over ()
-  into last_examined.position, last_examined.workspace_id, last_examined.version, examined, oldest
-  from (
-    select c.position, c.workspace_id, c.version, c.changed_at
-    from workspace.changes as c
-    where (c.position, c.workspace_id, c.version) > (place.position, place.workspace_id, place.version)
-      and c.position < feed_end
-    order by c.position, c.workspace_id, c.version
-    limit prune_changes.batch
-  ) as p
-  order by p.position desc, p.workspace_id desc, p.version desc
-  limit 1;
-  if not found then
-    return (0, prune_changes.cursor, true)::fleet.pruning;
-  end if;
-
-  with old as materialized (
-    select c.workspace_id, c.version
-    from workspace.changes as c
-    where (c.position, c.workspace_id, c.version) > (place.position, place.workspace_id, place.version)
-      and (c.position, c.workspace_id, c.version)
-        <= (last_examined.position, last_examined.workspace_id, last_examined.version)
-      and c.changed_at < prune_changes.before
-      and (c.request_id is null or c.changed_at < replayable_since)
-      -- The first keeps the id taken (create_workspace), the last is where the next one goes on (record_change).
-      and c.version > 1
-      and exists (
-        select
-        from workspace.changes as later
-        where later.workspace_id = c.workspace_id and later.version > c.version
-      )
-      -- What choose_model can restore: the last model on each runtime.
-      and not (
-        c.sealed is not null
-        and exists (select from workspace.workspaces as w where w.id = c.workspace_id)
-        and not exists (
-          select
-          from workspace.changes as later
-          where later.workspace_id = c.workspace_id
-            and later.version > c.version
-            and later.runtime = c.runtime
-            and later.sealed is not null
-        )
-      )
-    -- What keyring.reseal holds is left to the next run: to wait for it could be a deadlock.
-    for update of c skip locked
-  ),
-  pruned as (
-    delete from workspace.changes as c
-    using old as o
-    where c.workspace_id = o.workspace_id and c.version = o.version
-    returning c.position, c.workspace_id, c.version
-  )
-  select count(*) over (), p.position, p.workspace_id, p.version
-  into pruning.pruned, last_pruned.position, last_pruned.workspace_id, last_pruned.version
-  from pruned as p
-  order by p.position desc, p.workspace_id desc, p.version desc
-  limit 1;
-
-  if found then
-    insert into fleet.retention as r (prunings, position, workspace_id, version)
-    values (1, last_pruned.position, last_pruned.workspace_id, last_pruned.version)
-    on conflict (singleton) do update set
-      prunings = r.prunings + 1,
-      (position, workspace_id, version) = (
-        select furthest.position, furthest.workspace_id, furthest.version
-        from (
-          values (r.position, r.workspace_id, r.version), (excluded.position, excluded.workspace_id, excluded.version)
-        ) as furthest (position, workspace_id, version)
-        order by furthest.position desc, furthest.workspace_id desc, furthest.version desc
-        limit 1
-      );
-  end if;
-  pruning.pruned := coalesce(pruning.pruned, 0);
-  pruning.cursor := concat_ws('.', last_examined.position, last_examined.workspace_id, last_examined.version, 0);
-  pruning.finished := examined < prune_changes.batch or oldest >= prune_changes.before;
-  return pruning;
-end
-$$;
-comment on function fleet.prune_changes(timestamptz, integer, text) is
-  'Takes old changes out of the history and the feed, one batch.
-Call it, each time in a transaction of its own, with the cursor that it returned until it says finished.
-before: changes made before this may go. batch: how many changes to look at. cursor: where the batch begins; null: at the beginning.
-Kept all the same: the first and the last change of each workspace, the last with a model on each runtime (that is what restore takes), the
-answers to a request_id for 7 days, and what fleet.changes_after has not been able to give yet.
-A reader of the feed that has not got as far as what was pruned is told so. Readers and writers do not wait for it.
-Errors: INVALID_ARGUMENT.';
 
 -- Internal. What move and reset_orphans begin with.
 

@@ -161,7 +161,7 @@ begin
   end if;
   moment := clock_timestamp();
   own_txid := pg_current_xact_id();
-  own_position := workspace.own_position();
+  own_position := workspace.next_position(null, null);
 
   insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
   select n.workspace_id, 'MODEL', n.sealed, n.key_id, moment

@@ -13,9 +13,9 @@ declare
   actor constant text := workspace.actor();
   changed_at constant timestamptz := clock_timestamp();
   txid constant xid8 := pg_current_xact_id();
-  position constant bigint := workspace.own_position();
+  position constant bigint := workspace.next_position(described.workspace_id, described.version);
 begin
-  -- One statement, because a statement costs as much as what it writes.
+  -- One statement: three would cost much more. (With the update at its end it can be distributed, too.)
   with stored as (
     insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
     select described.workspace_id, record_change.secret_name, secret.sealed, secret.key_id, changed_at
@@ -25,42 +25,31 @@ begin
       key_id = excluded.key_id,
       updated_at = excluded.updated_at
   ),
-  -- Not one that was made, or deleted, by this very change.
-  moved as (
-    update workspace.workspaces as w
-    set
-      name = coalesce(described.name, w.name),
-      runtime = described.runtime,
-      version = described.version,
-      updated_at = changed_at
-    where w.id = described.workspace_id and w.version < described.version
+  recorded as (
+    insert into workspace.changes (
+      workspace_id, version, action, changed, previous_runtime, runtime,
+      previous_sealed, previous_key_id, sealed, key_id,
+      model_source, provider, billed_to, billing_changed,
+      restore, actor, request_id, changed_at, txid, secret,
+      model_deprecated, model_sunset_at, position, name
+    )
+    values (
+      described.workspace_id, described.version, described.action, described.changed,
+      described.previous_runtime, described.runtime,
+      described.previous_sealed, described.previous_key_id, described.sealed, described.key_id,
+      described.model_source, described.provider, described.billed_to, described.billing_changed,
+      described.restore, actor, described.request_id, changed_at, txid, described.secret,
+      described.model_deprecated, described.model_sunset_at, position, described.name
+    )
   )
-  insert into workspace.changes (
-    workspace_id, version, action, changed, previous_runtime, runtime,
-    previous_sealed, previous_key_id, sealed, key_id,
-    model_source, provider, billed_to, billing_changed,
-    restore, actor, request_id, changed_at, txid, secret,
-    model_deprecated, model_sunset_at, position, name
-  )
-  values (
-    described.workspace_id, described.version, described.action, described.changed,
-    described.previous_runtime, described.runtime,
-    described.previous_sealed, described.previous_key_id, described.sealed, described.key_id,
-    described.model_source, described.provider, described.billed_to, described.billing_changed,
-    described.restore, actor, described.request_id, changed_at, txid, described.secret,
-    described.model_deprecated, described.model_sunset_at,
-    -- Not below the change before: its transaction may be the younger one, if it got the workspace first. (It is over, or
-    -- our own: the workspace is locked. Equal positions go by version.)
-    greatest(
-      position,
-      (
-        select before.position
-        from workspace.changes as before
-        where before.workspace_id = described.workspace_id and before.version = described.version - 1
-      )
-    ),
-    described.name
-  );
+  -- Not a workspace that this very change has made, or deleted.
+  update workspace.workspaces as w
+  set
+    name = coalesce(described.name, w.name),
+    runtime = described.runtime,
+    version = described.version,
+    updated_at = changed_at
+  where w.id = described.workspace_id and w.version < described.version;
 
   -- Off unless asked for: transactions that notify commit one after the other.
   if current_setting('runtime_registry.notify', true) = 'on' then

@@ -80,7 +80,7 @@ comment on column workspace.changes.txid is 'The transaction that made the chang
 comment on column workspace.changes.model_deprecated is
   'Whether the registry deprecated the model after, there and then; its end, if that was known, is model_sunset_at.';
 comment on column workspace.changes.position is
-  'Its place in the feed, see workspace.record_change; 0: made before there was a feed.';
+  'Its place in the feed, see workspace.next_position; 0: made before there was a feed.';
 comment on column workspace.changes.name is 'The name that the call gave; null: it gave none.';
 
 create table workspace.numbering (

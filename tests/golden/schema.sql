@@ -1339,7 +1339,7 @@ begin
   end if;
   moment := clock_timestamp();
   own_txid := pg_current_xact_id();
-  own_position := workspace.own_position();
+  own_position := workspace.next_position(null, null);
 
   insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
   select n.workspace_id, 'MODEL', n.sealed, n.key_id, moment
@@ -1690,7 +1690,7 @@ CREATE FUNCTION fleet.feed_end() RETURNS bigint
     AS $$
 begin
   -- A change that this snapshot does not see is of a transaction whose id is not below the snapshot's xmin, so its
-  -- position is not below this (workspace.own_position). What is below it is seen, or was rolled back.
+  -- position is not below this (workspace.next_position). What is below it is seen, or was rolled back.
   return (
     select case
       when n.made_in = n.tableoid and n.made_by = n.xmin
@@ -2083,7 +2083,7 @@ begin
         <= (last_examined.position, last_examined.workspace_id, last_examined.version)
       and c.changed_at < prune_changes.before
       and (c.request_id is null or c.changed_at < replayable_since)
-      -- The first keeps the id taken (create_workspace), the last is where the next one goes on (record_change).
+      -- The first keeps the id taken (create_workspace), the last is where the next one goes on (next_position).
       and c.version > 1
       and exists (
         select
@@ -5328,7 +5328,7 @@ COMMENT ON COLUMN workspace.changes.model_deprecated IS 'Whether the registry de
 -- Name: COLUMN changes."position"; Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON COLUMN workspace.changes."position" IS 'Its place in the feed, see workspace.record_change; 0: made before there was a feed.';
+COMMENT ON COLUMN workspace.changes."position" IS 'Its place in the feed, see workspace.next_position; 0: made before there was a feed.';
 
 
 --
@@ -6122,6 +6122,49 @@ Raises as read_workspace does; of a workspace that is not there it says first, w
 
 
 --
+-- Name: next_position(uuid, bigint); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.next_position(ws uuid, version bigint) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  own_position bigint;
+  position_before bigint;
+begin
+  select
+    (n.era << 45) + pg_current_xact_id()::text::bigint,
+    (
+      select c.position
+      from workspace.changes as c
+      where c.workspace_id = next_position.ws and c.version = next_position.version - 1
+    )
+  into own_position, position_before
+  from workspace.numbering as n
+  where n.singleton and n.made_in = n.tableoid and n.made_by = n.xmin;
+  if not found then
+    perform workspace.begin_era();
+    return workspace.next_position(next_position.ws, next_position.version);
+  end if;
+
+  -- Not below our own transaction id: readers are given what lies below the oldest transaction still running, and this is
+  -- not visible yet. Not below the change before: its transaction may be the younger one, if it got the workspace first.
+  -- (It is over, or our own: the workspace is locked. Equal positions go by version.)
+  return greatest(own_position, position_before);
+end
+$$;
+
+
+--
+-- Name: FUNCTION next_position(ws uuid, version bigint); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.next_position(ws uuid, version bigint) IS 'Internal: the position of the change that makes a workspace this version; the workspace is locked, or new.
+Both null: the lowest that a change of this transaction can have.';
+
+
+--
 -- Name: optional_text(text, text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
@@ -6141,39 +6184,6 @@ $$;
 --
 
 COMMENT ON FUNCTION workspace.optional_text(value text, argument text) IS 'Internal: null, or the value as registry.clean_text leaves it.';
-
-
---
--- Name: own_position(); Type: FUNCTION; Schema: workspace; Owner: -
---
-
-CREATE FUNCTION workspace.own_position() RETURNS bigint
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  own bigint;
-begin
-  -- Not below our own transaction id: readers are given what lies below the oldest transaction still running, and this is
-  -- not visible yet.
-  select (n.era << 45) + pg_current_xact_id()::text::bigint
-  into own
-  from workspace.numbering as n
-  where n.singleton and n.made_in = n.tableoid and n.made_by = n.xmin;
-  if not found then
-    perform workspace.begin_era();
-    return workspace.own_position();
-  end if;
-  return own;
-end
-$$;
-
-
---
--- Name: FUNCTION own_position(); Type: COMMENT; Schema: workspace; Owner: -
---
-
-COMMENT ON FUNCTION workspace.own_position() IS 'Internal: the lowest position of a change that this transaction makes. It can be higher: never lower than that of the workspace''s change before.';
 
 
 --
@@ -6276,9 +6286,9 @@ declare
   actor constant text := workspace.actor();
   changed_at constant timestamptz := clock_timestamp();
   txid constant xid8 := pg_current_xact_id();
-  position constant bigint := workspace.own_position();
+  position constant bigint := workspace.next_position(described.workspace_id, described.version);
 begin
-  -- One statement, because a statement costs as much as what it writes.
+  -- One statement: three would cost much more. (With the update at its end it can be distributed, too.)
   with stored as (
     insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
     select described.workspace_id, record_change.secret_name, secret.sealed, secret.key_id, changed_at
@@ -6288,42 +6298,31 @@ begin
       key_id = excluded.key_id,
       updated_at = excluded.updated_at
   ),
-  -- Not one that was made, or deleted, by this very change.
-  moved as (
-    update workspace.workspaces as w
-    set
-      name = coalesce(described.name, w.name),
-      runtime = described.runtime,
-      version = described.version,
-      updated_at = changed_at
-    where w.id = described.workspace_id and w.version < described.version
+  recorded as (
+    insert into workspace.changes (
+      workspace_id, version, action, changed, previous_runtime, runtime,
+      previous_sealed, previous_key_id, sealed, key_id,
+      model_source, provider, billed_to, billing_changed,
+      restore, actor, request_id, changed_at, txid, secret,
+      model_deprecated, model_sunset_at, position, name
+    )
+    values (
+      described.workspace_id, described.version, described.action, described.changed,
+      described.previous_runtime, described.runtime,
+      described.previous_sealed, described.previous_key_id, described.sealed, described.key_id,
+      described.model_source, described.provider, described.billed_to, described.billing_changed,
+      described.restore, actor, described.request_id, changed_at, txid, described.secret,
+      described.model_deprecated, described.model_sunset_at, position, described.name
+    )
   )
-  insert into workspace.changes (
-    workspace_id, version, action, changed, previous_runtime, runtime,
-    previous_sealed, previous_key_id, sealed, key_id,
-    model_source, provider, billed_to, billing_changed,
-    restore, actor, request_id, changed_at, txid, secret,
-    model_deprecated, model_sunset_at, position, name
-  )
-  values (
-    described.workspace_id, described.version, described.action, described.changed,
-    described.previous_runtime, described.runtime,
-    described.previous_sealed, described.previous_key_id, described.sealed, described.key_id,
-    described.model_source, described.provider, described.billed_to, described.billing_changed,
-    described.restore, actor, described.request_id, changed_at, txid, described.secret,
-    described.model_deprecated, described.model_sunset_at,
-    -- Not below the change before: its transaction may be the younger one, if it got the workspace first. (It is over, or
-    -- our own: the workspace is locked. Equal positions go by version.)
-    greatest(
-      position,
-      (
-        select before.position
-        from workspace.changes as before
-        where before.workspace_id = described.workspace_id and before.version = described.version - 1
-      )
-    ),
-    described.name
-  );
+  -- Not a workspace that this very change has made, or deleted.
+  update workspace.workspaces as w
+  set
+    name = coalesce(described.name, w.name),
+    runtime = described.runtime,
+    version = described.version,
+    updated_at = changed_at
+  where w.id = described.workspace_id and w.version < described.version;
 
   -- Off unless asked for: transactions that notify commit one after the other.
   if current_setting('runtime_registry.notify', true) = 'on' then
@@ -8452,17 +8451,17 @@ REVOKE ALL ON FUNCTION workspace.lock_workspace(ws uuid, runtime text, needs_key
 
 
 --
+-- Name: FUNCTION next_position(ws uuid, version bigint); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.next_position(ws uuid, version bigint) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION optional_text(value text, argument text); Type: ACL; Schema: workspace; Owner: -
 --
 
 REVOKE ALL ON FUNCTION workspace.optional_text(value text, argument text) FROM PUBLIC;
-
-
---
--- Name: FUNCTION own_position(); Type: ACL; Schema: workspace; Owner: -
---
-
-REVOKE ALL ON FUNCTION workspace.own_position() FROM PUBLIC;
 
 
 --
