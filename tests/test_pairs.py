@@ -198,7 +198,9 @@ def begin(conn: Conn, kind: str) -> None:
         """.encode()
     )
     if kind == "orphaned":
-        pyapi.load_registry(conn, NEW, on_orphan="keep")
+        # With one provider more, so that NEW is another manifest still.
+        more = {**NEW, "providers": [*NEW["providers"], provider("unused")]}
+        pyapi.load_registry(conn, more, on_orphan="keep")
 
 
 def state(conn: Conn) -> object:
