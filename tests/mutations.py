@@ -213,7 +213,7 @@ FAULTS = [
         "The default is preferred to a model that could be kept",
         "sql/workspace/choose_model.sql",
         "\n\n  -- Orphaned.",
-        "\n  routing.routable := false;\n\n  -- Orphaned.",
+        "\n  decided.routing := (false, null, null, null, null);\n\n  -- Orphaned.",
         "test_decisions.py::test_a_switch_chooses",
     ),
     Fault(
@@ -557,6 +557,8 @@ def main() -> int:
     servers.heed_signals()
     wanted = sys.argv[1:]
     tried = [fault for fault in FAULTS if not wanted or any(name in fault.test for name in wanted)]
+    if not tried:
+        sys.exit(f"No fault has a test with such a name: {' '.join(wanted)}")
     wrong = []
     with servers.start() as server, copied() as tree:
         print(server.header)

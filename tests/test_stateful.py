@@ -823,4 +823,13 @@ def test_what_sessions_do_at_once_is_what_the_rules_say(world: World) -> None:
         if world.counts["operations"] >= OPERATIONS:
             break
     assert EXPECTED - world.counts.keys() == set()
-    figures.record("stateful operations", examples=world.examples, **world.counts)
+    figures.record(
+        "random calls, compared with the rules",
+        operations=world.counts["operations"],
+        examples=world.examples,
+        done=world.counts["done"],
+        refused=world.counts["operations"] - world.counts["done"],
+        **{"different calls": sum(name.startswith("call ") for name in world.counts)},
+        **{"different refusals": sum(name.isupper() for name in world.counts)},
+        deviations=0,
+    )
