@@ -24,6 +24,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.json import Jsonb
 
 import databases
 from databases import Database, in_thread
@@ -228,6 +229,47 @@ def test_a_revision_can_be_undone(database: Database, before: str, revision: str
     assert dump(database) != as_before
     assert schema.downgrade(database.dsn, before) == [revision]
     assert dump(database) == as_before
+
+
+# What a release derives from the manifest.
+DERIVED = " union all ".join(
+    f"select t::text from registry.{table} as t"
+    for table in ("providers", "runtimes", "arms", "models", "claims", "equivalents")
+)
+
+
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_a_database_in_use_goes_on_after_an_upgrade_and_after_its_undoing(
+    database: Database, server: Server, revision: str
+) -> None:
+    # By the functions that all releases have: pyapi is of the newest.
+    load, manifest = "select fleet.load_registry(%s)", Jsonb(schema.default_manifest())
+    create = "select workspace_id from workspace.create_workspace('w', 'claude-code', 'opus')"
+    switch = "select model from workspace.change_runtime(%s, %s)"
+    read = "select runtime, model, provider, billed_to, version from workspace.get_workspace(%s)"
+
+    def derived(conn: Conn) -> list[Any]:
+        return sorted(conn.execute(DERIVED).fetchall())
+
+    schema.migrate(database.dsn, revision)
+    with databases.create(server) as fresh, fresh.connect() as conn:
+        schema.migrate(fresh.dsn)
+        conn.execute(load, [manifest])
+        newest = derived(conn)
+    with database.connect(autocommit=True) as conn:
+        conn.execute(load, [manifest])
+        older, ws = derived(conn), one(conn, create)
+        models = [one(conn, switch, ws, runtime) for runtime in ("google-adk", "hermes", "codex")]
+        before = conn.execute(read, [ws]).fetchone()
+
+        schema.migrate(database.dsn)
+        assert derived(conn) == newest
+        assert conn.execute(read, [ws]).fetchone() == before
+        assert one(conn, switch, ws, "google-adk") == models[0]
+
+        schema.downgrade(database.dsn, revision)
+        assert derived(conn) == older
+        assert one(conn, switch, ws, "codex") == models[2]
 
 
 def test_what_psql_installed_can_be_removed(database: Database) -> None:
