@@ -15,6 +15,7 @@ drop function
   workspace.lock_workspace(uuid,text,boolean),
   workspace.read_workspace(uuid,boolean),
   workspace.record_change(workspace.changes,text,keyring.sealed_value),
+  workspace.version_conflict(uuid,bigint,bigint),
   workspace.write_change(workspace.snapshot,workspace.decision,text,boolean,text,text),
   workspace.write_secret_change(workspace.snapshot,text,text,boolean,keyring.sealed_value);
 
@@ -933,6 +934,28 @@ end
 $$;
 comment on function workspace.lock_workspace(keyring.data_key, uuid) is
   'Internal: locks a workspace until the transaction ends and reads it. Raises as read_workspace does.';
+
+create or replace function workspace.version_conflict(current workspace.snapshot, expected_version bigint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using
+    errcode = 'PT409',
+    message = format(
+      'The workspace is at version %s, not at the expected %s.', current.version, version_conflict.expected_version
+    ),
+    detail = jsonb_build_object(
+      'code', 'VERSION_CONFLICT',
+      'workspace_id', current.workspace_id,
+      'expected_version', version_conflict.expected_version,
+      'version', current.version
+    ),
+    hint = 'Somebody else changed the workspace. Read it again and decide anew.';
+end
+$$;
+comment on function workspace.version_conflict(workspace.snapshot, bigint) is 'Internal: raises VERSION_CONFLICT.';
 
 create or replace function workspace.change_of(recorded workspace.changes, previous_model text, model text)
 returns workspace.change

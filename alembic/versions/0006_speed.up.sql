@@ -20,6 +20,7 @@ drop function
   workspace.read_workspace(keyring.data_key,uuid),
   workspace.record_change(workspace.changes,workspace.snapshot,keyring.sealed_value,boolean,text),
   workspace.store_secret(keyring.data_key,uuid,text,text),
+  workspace.version_conflict(workspace.snapshot,bigint),
   workspace.write_change(keyring.data_key,workspace.snapshot,workspace.decision,text,boolean,text,text),
   workspace.write_secret_change(workspace.snapshot,text,text,boolean);
 
@@ -1661,6 +1662,32 @@ comment on function workspace.lock_workspace(uuid, text, boolean) is
   'Internal: keeps the registry, the keyring and a workspace as they are until the transaction ends, and reads the workspace.
 Raises as read_workspace does; of a workspace that is not there it says first, where a runtime is given, that this is not there either.';
 
+-- Internal.
+
+create or replace function workspace.version_conflict(ws uuid, version bigint, expected_version bigint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using
+    errcode = 'PT409',
+    message = format(
+      'The workspace is at version %s, not at the expected %s.',
+      version_conflict.version,
+      version_conflict.expected_version
+    ),
+    detail = jsonb_build_object(
+      'code', 'VERSION_CONFLICT',
+      'workspace_id', version_conflict.ws,
+      'expected_version', version_conflict.expected_version,
+      'version', version_conflict.version
+    ),
+    hint = 'Somebody else changed the workspace. Read it again and decide anew.';
+end
+$$;
+comment on function workspace.version_conflict(uuid, bigint, bigint) is 'Internal: raises VERSION_CONFLICT.';
+
 -- Internal. The one place that turns a row of changes into an answer; the models come unsealed from the caller.
 
 create or replace function workspace.change_of(recorded workspace.changes, previous_model text, model text)
@@ -2126,7 +2153,7 @@ begin
 
   if change_runtime.expected_version <> current.version then
     perform registry.require_runtime(target);
-    perform workspace.version_conflict(current, change_runtime.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, change_runtime.expected_version);
   end if;
   decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
   return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);
@@ -2174,7 +2201,7 @@ begin
   end if;
 
   if set_model.expected_version <> current.version then
-    perform workspace.version_conflict(current, set_model.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, set_model.expected_version);
   end if;
   decided := workspace.choose_model(current, current.runtime, wanted, false);
   return workspace.write_change(current, decided, 'set_model', false, request);
@@ -2215,7 +2242,7 @@ begin
   end if;
 
   if clear_model.expected_version <> current.version then
-    perform workspace.version_conflict(current, clear_model.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, clear_model.expected_version);
   end if;
   decided.runtime := current.runtime;
   decided.model_source := 'none';
@@ -2273,7 +2300,7 @@ begin
     perform registry.require_runtime(target);
   end if;
   if rename_workspace.expected_version <> current.version then
-    perform workspace.version_conflict(current, rename_workspace.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, rename_workspace.expected_version);
   end if;
 
   if target is not null or wanted is not null then
@@ -2317,7 +2344,7 @@ declare
 begin
   current := workspace.lock_workspace(delete_workspace.ws, needs_key => false);
   if delete_workspace.expected_version <> current.version then
-    perform workspace.version_conflict(current, delete_workspace.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, delete_workspace.expected_version);
   end if;
 
   decided.model_source := 'none';
@@ -2519,7 +2546,7 @@ begin
 
   current := workspace.lock_workspace(set_secret.ws);
   if set_secret.expected_version <> current.version then
-    perform workspace.version_conflict(current, set_secret.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, set_secret.expected_version);
   end if;
 
   select s.sealed, s.key_id
@@ -2557,7 +2584,7 @@ declare
 begin
   current := workspace.lock_workspace(delete_secret.ws, needs_key => false);
   if delete_secret.expected_version <> current.version then
-    perform workspace.version_conflict(current, delete_secret.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, delete_secret.expected_version);
   end if;
 
   delete from workspace.secrets as s where s.workspace_id = current.workspace_id and s.key = called;

@@ -39,7 +39,7 @@ begin
 
   if change_runtime.expected_version <> current.version then
     perform registry.require_runtime(target);
-    perform workspace.version_conflict(current, change_runtime.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, change_runtime.expected_version);
   end if;
   decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
   return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);

@@ -24,7 +24,7 @@ begin
   end if;
 
   if clear_model.expected_version <> current.version then
-    perform workspace.version_conflict(current, clear_model.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, clear_model.expected_version);
   end if;
   decided.runtime := current.runtime;
   decided.model_source := 'none';

@@ -12,7 +12,7 @@ declare
 begin
   current := workspace.lock_workspace(delete_secret.ws, needs_key => false);
   if delete_secret.expected_version <> current.version then
-    perform workspace.version_conflict(current, delete_secret.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, delete_secret.expected_version);
   end if;
 
   delete from workspace.secrets as s where s.workspace_id = current.workspace_id and s.key = called;

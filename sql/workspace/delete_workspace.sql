@@ -13,7 +13,7 @@ declare
 begin
   current := workspace.lock_workspace(delete_workspace.ws, needs_key => false);
   if delete_workspace.expected_version <> current.version then
-    perform workspace.version_conflict(current, delete_workspace.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, delete_workspace.expected_version);
   end if;
 
   decided.model_source := 'none';

@@ -42,7 +42,7 @@ begin
     perform registry.require_runtime(target);
   end if;
   if rename_workspace.expected_version <> current.version then
-    perform workspace.version_conflict(current, rename_workspace.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, rename_workspace.expected_version);
   end if;
 
   if target is not null or wanted is not null then

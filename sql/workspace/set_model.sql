@@ -26,7 +26,7 @@ begin
   end if;
 
   if set_model.expected_version <> current.version then
-    perform workspace.version_conflict(current, set_model.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, set_model.expected_version);
   end if;
   decided := workspace.choose_model(current, current.runtime, wanted, false);
   return workspace.write_change(current, decided, 'set_model', false, request);

@@ -27,7 +27,7 @@ begin
 
   current := workspace.lock_workspace(set_secret.ws);
   if set_secret.expected_version <> current.version then
-    perform workspace.version_conflict(current, set_secret.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, set_secret.expected_version);
   end if;
 
   select s.sealed, s.key_id

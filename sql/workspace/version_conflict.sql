@@ -1,6 +1,6 @@
 -- Internal.
 
-create or replace function workspace.version_conflict(current workspace.snapshot, expected_version bigint)
+create or replace function workspace.version_conflict(ws uuid, version bigint, expected_version bigint)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -9,15 +9,17 @@ begin
   raise exception using
     errcode = 'PT409',
     message = format(
-      'The workspace is at version %s, not at the expected %s.', current.version, version_conflict.expected_version
+      'The workspace is at version %s, not at the expected %s.',
+      version_conflict.version,
+      version_conflict.expected_version
     ),
     detail = jsonb_build_object(
       'code', 'VERSION_CONFLICT',
-      'workspace_id', current.workspace_id,
+      'workspace_id', version_conflict.ws,
       'expected_version', version_conflict.expected_version,
-      'version', current.version
+      'version', version_conflict.version
     ),
     hint = 'Somebody else changed the workspace. Read it again and decide anew.';
 end
 $$;
-comment on function workspace.version_conflict(workspace.snapshot, bigint) is 'Internal: raises VERSION_CONFLICT.';
+comment on function workspace.version_conflict(uuid, bigint, bigint) is 'Internal: raises VERSION_CONFLICT.';

@@ -5417,7 +5417,7 @@ begin
 
   if change_runtime.expected_version <> current.version then
     perform registry.require_runtime(target);
-    perform workspace.version_conflict(current, change_runtime.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, change_runtime.expected_version);
   end if;
   decided := workspace.choose_model(current, target, wanted, change_runtime.restore);
   return workspace.write_change(current, decided, 'change_runtime', change_runtime.restore, request);
@@ -5570,7 +5570,7 @@ begin
   end if;
 
   if clear_model.expected_version <> current.version then
-    perform workspace.version_conflict(current, clear_model.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, clear_model.expected_version);
   end if;
   decided.runtime := current.runtime;
   decided.model_source := 'none';
@@ -5697,7 +5697,7 @@ declare
 begin
   current := workspace.lock_workspace(delete_secret.ws, needs_key => false);
   if delete_secret.expected_version <> current.version then
-    perform workspace.version_conflict(current, delete_secret.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, delete_secret.expected_version);
   end if;
 
   delete from workspace.secrets as s where s.workspace_id = current.workspace_id and s.key = called;
@@ -5733,7 +5733,7 @@ declare
 begin
   current := workspace.lock_workspace(delete_workspace.ws, needs_key => false);
   if delete_workspace.expected_version <> current.version then
-    perform workspace.version_conflict(current, delete_workspace.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, delete_workspace.expected_version);
   end if;
 
   decided.model_source := 'none';
@@ -6437,7 +6437,7 @@ begin
     perform registry.require_runtime(target);
   end if;
   if rename_workspace.expected_version <> current.version then
-    perform workspace.version_conflict(current, rename_workspace.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, rename_workspace.expected_version);
   end if;
 
   if target is not null or wanted is not null then
@@ -6637,7 +6637,7 @@ begin
   end if;
 
   if set_model.expected_version <> current.version then
-    perform workspace.version_conflict(current, set_model.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, set_model.expected_version);
   end if;
   decided := workspace.choose_model(current, current.runtime, wanted, false);
   return workspace.write_change(current, decided, 'set_model', false, request);
@@ -6684,7 +6684,7 @@ begin
 
   current := workspace.lock_workspace(set_secret.ws);
   if set_secret.expected_version <> current.version then
-    perform workspace.version_conflict(current, set_secret.expected_version);
+    perform workspace.version_conflict(current.workspace_id, current.version, set_secret.expected_version);
   end if;
 
   select s.sealed, s.key_id
@@ -6715,10 +6715,10 @@ loaded meanwhile.';
 
 
 --
--- Name: version_conflict(workspace.snapshot, bigint); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: version_conflict(uuid, bigint, bigint); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.version_conflict(current workspace.snapshot, expected_version bigint) RETURNS void
+CREATE FUNCTION workspace.version_conflict(ws uuid, version bigint, expected_version bigint) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -6726,13 +6726,15 @@ begin
   raise exception using
     errcode = 'PT409',
     message = format(
-      'The workspace is at version %s, not at the expected %s.', current.version, version_conflict.expected_version
+      'The workspace is at version %s, not at the expected %s.',
+      version_conflict.version,
+      version_conflict.expected_version
     ),
     detail = jsonb_build_object(
       'code', 'VERSION_CONFLICT',
-      'workspace_id', current.workspace_id,
+      'workspace_id', version_conflict.ws,
       'expected_version', version_conflict.expected_version,
-      'version', current.version
+      'version', version_conflict.version
     ),
     hint = 'Somebody else changed the workspace. Read it again and decide anew.';
 end
@@ -6740,10 +6742,10 @@ $$;
 
 
 --
--- Name: FUNCTION version_conflict(current workspace.snapshot, expected_version bigint); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION version_conflict(ws uuid, version bigint, expected_version bigint); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.version_conflict(current workspace.snapshot, expected_version bigint) IS 'Internal: raises VERSION_CONFLICT.';
+COMMENT ON FUNCTION workspace.version_conflict(ws uuid, version bigint, expected_version bigint) IS 'Internal: raises VERSION_CONFLICT.';
 
 
 --
@@ -8544,10 +8546,10 @@ GRANT ALL ON FUNCTION workspace.set_secret(ws uuid, name text, value text, expec
 
 
 --
--- Name: FUNCTION version_conflict(current workspace.snapshot, expected_version bigint); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION version_conflict(ws uuid, version bigint, expected_version bigint); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.version_conflict(current workspace.snapshot, expected_version bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.version_conflict(ws uuid, version bigint, expected_version bigint) FROM PUBLIC;
 
 
 --
