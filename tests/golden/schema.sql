@@ -1563,11 +1563,15 @@ declare
   load fleet.registry_load;
 begin
   -- || '{}': unpacked here once, not wherever it is used.
-  select s.revision, coalesce(r.manifest, '{}') || '{}', '[]', '[]', '[]', '[]'
-  into load.revision, current_manifest, load.added, load.removed, load.changed, load.orphans
+  select s.revision, coalesce(r.manifest, '{}') || '{}'
+  into load.revision, current_manifest
   from registry.state as s
   left join registry.revisions as r on r.revision = s.revision;
 
+  load.added := '[]';
+  load.removed := '[]';
+  load.changed := '[]';
+  load.orphans := '[]';
   load.loaded := compare_registry.manifest <> current_manifest;
   if load.loaded then
     select d.added, d.removed, d.changed
