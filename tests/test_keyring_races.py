@@ -161,6 +161,24 @@ def test_a_first_key_that_cannot_be_made_waits_for_nobody(database: Database, le
         assert (refused.code, refused.tries) == ("ISOLATION_UNSUPPORTED", 1)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_first_key_and_who_seals_wait_for_another_in_the_same_order(
+    database: Database, level: str
+) -> None:
+    with sealing_sessions(database, KEK, NEW_KEK) as sessions:
+        ws = create(sessions.observer, "claude-code", "opus")
+        sessions.second.isolation_level = LEVELS[level]
+        third = database.connect(options=options(KEK))
+        rewrap(sessions.first)
+        sealed = in_thread(settle, sessions.second, on(ws, action("set_model", "haiku")))
+        wait_until_blocked(sessions.observer, sessions.second.info.backend_pid)
+        started = in_thread(settle, third, init)
+        wait_until_blocked(sessions.observer, third.info.backend_pid)
+        sessions.first.commit()
+        assert (sealed.result(30).code, sealed.result().tries) == (None, 1)
+        assert (started.result(30).answer, started.result().tries) == (1, 1)
+
+
 def test_two_rotations_make_two_keys(sessions: Sessions) -> None:
     first, second = in_turn(sessions, rotate, rotate, "commit")
     assert (first, second.answer) == (2, 3)

@@ -6,9 +6,11 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- registry.hold and keyring.hold in one statement; above READ COMMITTED they do more.
-  lock table registry.state, keyring.keys in row share mode;
-  if current_setting('transaction_isolation') <> 'read committed' then
+  if current_setting('transaction_isolation') = 'read committed' then
+    -- registry.hold and keyring.hold in one statement.
+    lock table registry.state, keyring.keys in row share mode;
+  else
+    -- They lock rows, too: that of the registry before the table of keys, as keyring.init does.
     perform registry.hold();
     perform keyring.hold();
   end if;
