@@ -174,7 +174,9 @@ FAULTS = [
         "sql/workspace/change_runtime.sql",
         "if request is not null then\n    answer",
         "if change_runtime.expected_version <> current.version then\n"
-        "    perform workspace.version_conflict(current, change_runtime.expected_version);\n"
+        "    perform workspace.version_conflict(\n"
+        "      current.workspace_id, current.version, change_runtime.expected_version\n"
+        "    );\n"
         "  end if;\n"
         "  if request is not null then\n    answer",
         "test_request_ids.py::test_a_replay_may_expect_the_version_of_the_first_try",

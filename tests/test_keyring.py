@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -37,11 +38,15 @@ from support import (
     acting_as,
     call,
     create,
+    load,
+    manifest,
     nothing_written,
     one,
     pair,
+    provider,
     refused,
     rows,
+    runtime,
     savepoint,
 )
 
@@ -753,3 +758,47 @@ def test_no_key_is_in_a_query_that_auto_explain_could_show(database: Database) -
     for key in (KEK, *keys):
         assert key not in shown
     assert shown.count(NEW_KEK) <= 4  # in the client's own calls of set_config
+
+
+def test_no_key_is_in_a_query_of_a_batch_that_goes_on_after_refusals(sealed: Conn) -> None:
+    said: list[str] = []
+    key = data_key(sealed)
+    load(
+        sealed,
+        manifest(
+            [provider("p"), provider("q", model_prefixes=["moved"])],
+            [runtime("from", ("p", ["kept", "moved"])), runtime("to", ("q", []))],
+        ),
+    )
+    # In the order of their ids, which is that of the batch.
+    for number, model in enumerate(("kept", "moved", "kept", "moved"), start=1):
+        call(sealed, "workspace.create_workspace", model, "from", model, UUID(int=number))
+    sealed.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
+    sealed.execute(
+        "load 'auto_explain';"
+        " set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;"
+        " set auto_explain.log_verbose = on; set client_min_messages = log"
+    )
+    for moves in (("refused", "changed") * 2, ("refused",) * 2):
+        answers = rows(sealed, "fleet.move", "from", "to", restore=True, request_id="m")
+        assert tuple(answer.outcome for answer in answers) == moves
+    shown = "\n".join(said)
+    assert "workspace.choose_model(" in shown
+    assert key not in shown
+
+
+def test_no_key_is_in_the_query_that_refuses_a_version(sealed: Conn, ws: UUID) -> None:
+    said: list[str] = []
+    key = data_key(sealed)
+    sealed.add_notice_handler(lambda notice: said.append(notice.message_detail or ""))
+    sealed.execute(
+        "set debug_print_plan = on; set debug_pretty_print = off; set client_min_messages = log"
+    )
+    refusal = refused(sealed, "workspace.set_model", ws, "opus", expected_version=99)
+    assert refusal.code == "VERSION_CONFLICT"
+    values = [
+        bytes(int(byte) & 255 for byte in value.split())
+        for value in re.findall(r":constvalue \d+ \[([^]]*)\]", "\n".join(said))
+    ]
+    assert any(str(ws).encode() in value or ws.bytes in value for value in values)
+    assert not any(key.encode() in value for value in values)

@@ -16,6 +16,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   with_key constant keyring.data_key := keyring.active_key();
+  -- For what may refuse: after a refusal that was caught it is run as a query (see sql/keyring/tables.sql). Whoever has no
+  -- key and needs one fetches it.
+  no_key constant keyring.data_key := null;
   own_actor constant text := workspace.actor();
   stored record;
   model text;
@@ -77,7 +80,7 @@ begin
     if stored.is_recorded then
       begin
         answer := workspace.recorded_answer(
-          with_key, stored.id, change_batch.request_id, 'change_runtime', target, null, change_batch.restore
+          no_key, stored.id, change_batch.request_id, 'change_runtime', target, null, change_batch.restore
         );
         entry := (
           stored.id, 'recorded', null, answer.version, answer.previous_runtime, answer.runtime,
@@ -104,7 +107,7 @@ begin
       place := cardinality(verdicts) + 1;
       current := (
         stored.id, stored.runtime, stored.version, stored.sealed, stored.key_id, model,
-        stored.sealed is not null and model is null, stored.credentials, with_key
+        stored.sealed is not null and model is null, stored.credentials, no_key
       );
       begin
         decided := workspace.choose_model(current, target, null, change_batch.restore);

@@ -4,7 +4,8 @@
 --
 -- An opened key lives in variables of the functions that use it, and those hand it on in plain expressions only: what stood
 -- in a query could be shown by auto_explain. (plpgsql runs an expression as a query, though, once an error in it was caught
--- in the same transaction: after a value that did not open, or a KEK that did not fit.)
+-- in the same transaction: after a value that did not open, a KEK that did not fit, or a refusal after which the client went
+-- back to a savepoint.)
 
 create schema keyring;
 comment on schema keyring is 'How secrets are sealed. seal and unseal are the only door to a secret''s value.';
