@@ -59,7 +59,6 @@
 \ir keyring/wrap.sql
 \ir keyring/open_key.sql
 \ir keyring/active_key.sql
-\ir keyring/usable_key.sql
 \ir keyring/any_key.sql
 \ir keyring/add_key.sql
 \ir keyring/seal.sql
