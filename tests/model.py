@@ -396,7 +396,6 @@ class Call:
     def hold_all(self) -> None:
         for thing in (REGISTRY, KEYRING):
             self.hold(thing)
-        for thing in (REGISTRY, KEYRING):
             self.be_fresh(thing)
 
     def lock(self, ws: UUID, runtime: str | None = None) -> Row:

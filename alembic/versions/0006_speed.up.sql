@@ -14,6 +14,7 @@ alter type workspace.decision
 drop function
   keyring.decrypt(bytea,text),
   keyring.open_key(keyring.keys),
+  keyring.usable_key(),
   registry.replace_registry(jsonb),
   workspace.choose_model(keyring.data_key,workspace.snapshot,text,text,boolean),
   workspace.lock_workspace(keyring.data_key,uuid),
@@ -1453,24 +1454,6 @@ $$;
 comment on function keyring.active_key() is
   'Internal: the key that seals, opened; null if the keyring has none. Raises ENCRYPTION_KEY_MISSING.';
 
--- Internal. For those who only take something away: a lost KEK must not keep a model in its place.
-
-create or replace function keyring.usable_key()
-returns keyring.data_key
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  stored keyring.keys;
-begin
-  select k.* into stored from keyring.keys as k where k.state = 'active';
-  return keyring.open_key(stored, is_needed => false);
-end
-$$;
-comment on function keyring.usable_key() is
-  'Internal: the key that seals, opened; null if the keyring has none or the session no KEK that fits.';
-
 -- Internal.
 
 create or replace function keyring.any_key(key_id integer)
@@ -1619,9 +1602,11 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- registry.hold and keyring.hold in one statement; above READ COMMITTED they do more.
-  lock table registry.state, keyring.keys in row share mode;
-  if current_setting('transaction_isolation') <> 'read committed' then
+  if current_setting('transaction_isolation') = 'read committed' then
+    -- registry.hold and keyring.hold in one statement.
+    lock table registry.state, keyring.keys in row share mode;
+  else
+    -- They lock rows, too: that of the registry before the table of keys, as keyring.init does.
     perform registry.hold();
     perform keyring.hold();
   end if;
@@ -2715,6 +2700,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   with_key constant keyring.data_key := keyring.active_key();
+  -- For what may refuse: after a refusal that was caught it is run as a query (see sql/keyring/tables.sql). Whoever has no
+  -- key and needs one fetches it.
+  no_key constant keyring.data_key := null;
   own_actor constant text := workspace.actor();
   stored record;
   model text;
@@ -2776,7 +2764,7 @@ begin
     if stored.is_recorded then
       begin
         answer := workspace.recorded_answer(
-          with_key, stored.id, change_batch.request_id, 'change_runtime', target, null, change_batch.restore
+          no_key, stored.id, change_batch.request_id, 'change_runtime', target, null, change_batch.restore
         );
         entry := (
           stored.id, 'recorded', null, answer.version, answer.previous_runtime, answer.runtime,
@@ -2803,7 +2791,7 @@ begin
       place := cardinality(verdicts) + 1;
       current := (
         stored.id, stored.runtime, stored.version, stored.sealed, stored.key_id, model,
-        stored.sealed is not null and model is null, stored.credentials, with_key
+        stored.sealed is not null and model is null, stored.credentials, no_key
       );
       begin
         decided := workspace.choose_model(current, target, null, change_batch.restore);
@@ -3128,7 +3116,7 @@ manifest: the whole registry, see sql/registry/manifest.schema.json. The current
 on_orphan: what becomes of workspaces whose model the manifest leaves unroutable. refuse: nothing is loaded. keep: they keep it, and get
 another with the next change_runtime, even to the runtime that they have. reset: they get it at
 once, in the same transaction, recorded as changes; if there is nothing for one of them, nothing is loaded.
-dry_run: answer, with the orphans, but change nothing (it takes the same lock).
+dry_run: answer, with the orphans, but change nothing (it takes the same lock, unless the manifest is the current one).
 The manifest is judged and compared first. Then it waits for all transactions that have decided by the current registry, and new ones
 wait for it, until the transaction that calls it ends: give it a transaction of its own, and on a busy server a lock_timeout.
 At most 100 problems are listed.

@@ -21,7 +21,7 @@ manifest: the whole registry, see sql/registry/manifest.schema.json. The current
 on_orphan: what becomes of workspaces whose model the manifest leaves unroutable. refuse: nothing is loaded. keep: they keep it, and get
 another with the next change_runtime, even to the runtime that they have. reset: they get it at
 once, in the same transaction, recorded as changes; if there is nothing for one of them, nothing is loaded.
-dry_run: answer, with the orphans, but change nothing (it takes the same lock).
+dry_run: answer, with the orphans, but change nothing (it takes the same lock, unless the manifest is the current one).
 The manifest is judged and compared first. Then it waits for all transactions that have decided by the current registry, and new ones
 wait for it, until the transaction that calls it ends: give it a transaction of its own, and on a busy server a lock_timeout.
 At most 100 problems are listed.

@@ -1194,6 +1194,9 @@ CREATE FUNCTION fleet.change_batch(ids uuid[], from_runtime text, runtime text, 
     AS $$
 declare
   with_key constant keyring.data_key := keyring.active_key();
+  -- For what may refuse: after a refusal that was caught it is run as a query (see sql/keyring/tables.sql). Whoever has no
+  -- key and needs one fetches it.
+  no_key constant keyring.data_key := null;
   own_actor constant text := workspace.actor();
   stored record;
   model text;
@@ -1255,7 +1258,7 @@ begin
     if stored.is_recorded then
       begin
         answer := workspace.recorded_answer(
-          with_key, stored.id, change_batch.request_id, 'change_runtime', target, null, change_batch.restore
+          no_key, stored.id, change_batch.request_id, 'change_runtime', target, null, change_batch.restore
         );
         entry := (
           stored.id, 'recorded', null, answer.version, answer.previous_runtime, answer.runtime,
@@ -1282,7 +1285,7 @@ begin
       place := cardinality(verdicts) + 1;
       current := (
         stored.id, stored.runtime, stored.version, stored.sealed, stored.key_id, model,
-        stored.sealed is not null and model is null, stored.credentials, with_key
+        stored.sealed is not null and model is null, stored.credentials, no_key
       );
       begin
         decided := workspace.choose_model(current, target, null, change_batch.restore);
@@ -1843,7 +1846,7 @@ manifest: the whole registry, see sql/registry/manifest.schema.json. The current
 on_orphan: what becomes of workspaces whose model the manifest leaves unroutable. refuse: nothing is loaded. keep: they keep it, and get
 another with the next change_runtime, even to the runtime that they have. reset: they get it at
 once, in the same transaction, recorded as changes; if there is nothing for one of them, nothing is loaded.
-dry_run: answer, with the orphans, but change nothing (it takes the same lock).
+dry_run: answer, with the orphans, but change nothing (it takes the same lock, unless the manifest is the current one).
 The manifest is judged and compared first. Then it waits for all transactions that have decided by the current registry, and new ones
 wait for it, until the transaction that calls it ends: give it a transaction of its own, and on a busy server a lock_timeout.
 At most 100 problems are listed.
@@ -3404,30 +3407,6 @@ $$;
 --
 
 COMMENT ON FUNCTION keyring.unwrap(key_id integer, wrapped bytea, kek text) IS 'Internal: a wrapped data key, opened; all null if the KEK does not fit.';
-
-
---
--- Name: usable_key(); Type: FUNCTION; Schema: keyring; Owner: -
---
-
-CREATE FUNCTION keyring.usable_key() RETURNS keyring.data_key
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  stored keyring.keys;
-begin
-  select k.* into stored from keyring.keys as k where k.state = 'active';
-  return keyring.open_key(stored, is_needed => false);
-end
-$$;
-
-
---
--- Name: FUNCTION usable_key(); Type: COMMENT; Schema: keyring; Owner: -
---
-
-COMMENT ON FUNCTION keyring.usable_key() IS 'Internal: the key that seals, opened; null if the keyring has none or the session no KEK that fits.';
 
 
 --
@@ -5993,9 +5972,11 @@ CREATE FUNCTION workspace.hold() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- registry.hold and keyring.hold in one statement; above READ COMMITTED they do more.
-  lock table registry.state, keyring.keys in row share mode;
-  if current_setting('transaction_isolation') <> 'read committed' then
+  if current_setting('transaction_isolation') = 'read committed' then
+    -- registry.hold and keyring.hold in one statement.
+    lock table registry.state, keyring.keys in row share mode;
+  else
+    -- They lock rows, too: that of the registry before the table of keys, as keyring.init does.
     perform registry.hold();
     perform keyring.hold();
   end if;
@@ -8016,13 +7997,6 @@ REVOKE ALL ON FUNCTION keyring.unseal(with_key keyring.data_key, ws uuid, name t
 --
 
 REVOKE ALL ON FUNCTION keyring.unwrap(key_id integer, wrapped bytea, kek text) FROM PUBLIC;
-
-
---
--- Name: FUNCTION usable_key(); Type: ACL; Schema: keyring; Owner: -
---
-
-REVOKE ALL ON FUNCTION keyring.usable_key() FROM PUBLIC;
 
 
 --
