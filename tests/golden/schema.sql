@@ -3504,7 +3504,7 @@ CREATE FUNCTION registry.hold() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- Held to the end of the transaction. It conflicts with the exclusive lock that fleet.load_registry begins with and
+  -- Held to the end of the transaction. It conflicts with the exclusive lock that a load takes before it writes, and
   -- with nothing else: a pair is never decided on a registry that is being replaced, and a load judges the pairs
   -- that are there only when none is being written. Row locks would have every call write to the same few rows, and
   -- locking the workspace first would deadlock with a load.
