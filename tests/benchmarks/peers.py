@@ -18,6 +18,7 @@ from uuid import UUID
 
 import psycopg
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from psycopg import sql
 from sqlalchemy import MetaData, Text, create_engine, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -76,7 +77,7 @@ class Routes:
 class Peer(Protocol):
     """Something that switches workspaces."""
 
-    def switch(self, ws: UUID, runtime: str) -> object:
+    def switch(self, ws: UUID, runtime: str) -> None:
         """Give a workspace a runtime and the model it has there."""
 
 
@@ -86,9 +87,21 @@ class Ours:
 
     conn: psycopg.Connection[Any]
 
-    def switch(self, ws: UUID, runtime: str) -> object:
+    def switch(self, ws: UUID, runtime: str) -> None:
         """One statement, its own transaction."""
-        return pyapi.change_runtime(self.conn, ws, runtime)
+        pyapi.change_runtime(self.conn, ws, runtime)
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A query of a workspace and a runtime, with nothing around it."""
+
+    conn: psycopg.Connection[Any]
+    query: sql.SQL
+
+    def switch(self, ws: UUID, runtime: str) -> None:
+        """Its own transaction."""
+        self.conn.execute(self.query, [ws, runtime]).fetchone()
 
 
 READ = """
@@ -126,34 +139,40 @@ class Client:
     routes: Routes
     vault: Vault
 
-    def switch(self, ws: UUID, runtime: str) -> object:
-        """BEGIN, read, upsert, update, insert, COMMIT."""
-        execute = self.conn.execute
+    def switch(self, ws: UUID, runtime: str) -> None:
+        """BEGIN, read, upsert, update, insert, COMMIT: six round trips."""
         with self.conn.transaction():
-            row = execute(READ, [ws]).fetchone()
-            assert row
-            before, version, old, old_key = row
-            model, provider, billed_to, billing_changed = self.routes.replace(
-                self.vault.open(ws, old), before, runtime
-            )
-            sealed = self.vault.seal(ws, model)
-            execute(STORE, [ws, sealed, KEY_ID])
-            execute(UPDATE, [runtime, version + 1, ws])
-            change = [ws, version + 1, before, runtime, old, old_key, sealed, KEY_ID]
-            execute(RECORD, [*change, provider, billed_to, billing_changed])
-        return model
+            self.change(ws, runtime)
+
+    def change(self, ws: UUID, runtime: str) -> None:
+        """What stands between BEGIN and COMMIT."""
+        execute = self.conn.execute
+        row = execute(READ, [ws]).fetchone()
+        assert row
+        before, version, old, old_key = row
+        model, provider, billed_to, billing_changed = self.routes.replace(
+            self.vault.open(ws, old), before, runtime
+        )
+        sealed = self.vault.seal(ws, model)
+        execute(STORE, [ws, sealed, KEY_ID])
+        execute(UPDATE, [runtime, version + 1, ws])
+        change = [ws, version + 1, before, runtime, old, old_key, sealed, KEY_ID]
+        execute(RECORD, [*change, provider, billed_to, billing_changed])
 
 
 @dataclass(frozen=True, slots=True)
 class PipelinedClient:
-    """The same in pipeline mode: BEGIN goes with the read, and all the rest in one go."""
+    """The same in pipeline mode: BEGIN goes with the read, and all the rest in one go. Not by
+    psycopg's transaction(), which waits for each end of it."""
 
     client: Client
 
-    def switch(self, ws: UUID, runtime: str) -> object:
-        """Two round trips."""
+    def switch(self, ws: UUID, runtime: str) -> None:
+        """Two round trips; it is not prepared for errors."""
         with self.client.conn.pipeline():
-            return self.client.switch(ws, runtime)
+            self.client.conn.execute("begin")
+            self.client.change(ws, runtime)
+            self.client.conn.execute("commit")
 
 
 class Base(DeclarativeBase):
@@ -215,7 +234,7 @@ class Orm:
     routes: Routes
     vault: Vault
 
-    def switch(self, ws: UUID, runtime: str) -> object:
+    def switch(self, ws: UUID, runtime: str) -> None:
         """Get both rows, change them, add the row of history."""
         with self.new_session() as session, session.begin():
             workspace = session.get_one(WorkspaceRow, ws, with_for_update={"key_share": True})
@@ -250,7 +269,6 @@ class Orm:
                     txid=func.pg_current_xact_id(),
                 )
             )
-        return model
 
 
 def seal_all(conn: psycopg.Connection[Any], vault: Vault, model: str) -> None:

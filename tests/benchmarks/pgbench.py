@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -19,6 +20,17 @@ from .fill import Pair
 from .table import Tail
 
 WARM_UP = 5
+PATIENCE = 10  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call took on average: microseconds, pages that were not in shared buffers, and bytes
+    of WAL."""
+
+    time: float
+    pages_read: float
+    wal: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +48,24 @@ class Bench:
 
     def time(self, seconds: int, clients: int = 1, *, durable: bool) -> float:
         """Microseconds a call, for each client."""
+        return self.cost(seconds, clients, durable=durable).time
+
+    def cost(self, seconds: int, clients: int = 1, *, durable: bool) -> Cost:
+        """What a call takes, for each client."""
         own = self.workspaces // clients
         script = f"""
             \\set n {self.first} + :client_id * {own} + random(1, {own}) - 1
             select * from {self.call}(md5(:n)::uuid, '{self.pair.there}');
             select * from {self.call}(md5(:n)::uuid, '{self.pair.home}');
         """
-        before = self._number("select sum(version) from workspace.workspaces")
+        before = self._counted()
         times, transactions = self._run(script, seconds, clients, durable)
-        after = self._number("select sum(version) from workspace.workspaces")
-        assert after - before == 2 * transactions, "a call had nothing to do"
-        return fmean(times) / 2
+        calls, until = 2 * transactions, time.monotonic() + PATIENCE
+        while (after := self._counted())[0] < before[0] + calls and time.monotonic() < until:
+            time.sleep(0.01)  # a session counts what it did when it is over
+        changes, pages_read, wal = (new - old for new, old in zip(after, before, strict=True))
+        assert changes == calls, "a call had nothing to do"
+        return Cost(fmean(times) / 2, pages_read / calls, wal / calls)
 
     def tail(self, name: str, side: str, seconds: int, *, shared: int | None = None) -> Tail:
         """How long the calls of 64 clients take: on as few workspaces as `shared` says, which each
@@ -72,6 +91,17 @@ class Bench:
         times = sorted(self._run(script, seconds, clients, durable=True)[0])
         p50, p99, p999 = (times[int(len(times) * part)] for part in (0.5, 0.99, 0.999))
         return Tail(name, side, len(times), p50, p99, p999, self._number(deadlocks) - before)
+
+    def _counted(self) -> tuple[int, int, int]:
+        """So far: changes, pages read, bytes of WAL."""
+        with psycopg.connect(self.dsn) as conn:
+            row = conn.execute(
+                "select c.n_tup_ins, d.blks_read, (pg_current_wal_insert_lsn() - '0/0')::bigint"
+                " from pg_stat_database as d, pg_stat_user_tables as c"
+                " where d.datname = current_database() and c.relid = 'workspace.changes'::regclass"
+            ).fetchone()
+        assert row
+        return row
 
     def _number(self, query: LiteralString) -> int:
         with psycopg.connect(self.dsn) as conn:

@@ -6,11 +6,11 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -32,6 +32,9 @@ LARGE_REGISTRY = 100_000
 MANY = 1_000_000
 OURS = "workspace.change_runtime"
 
+T = TypeVar("T")
+Side = TypeVar("Side")
+
 
 @dataclass(slots=True)
 class Run:
@@ -43,14 +46,14 @@ class Run:
     report: Report
 
     def by_turns(
-        self, sides: Mapping[str, Callable[[], float]], rounds: int | None = None
-    ) -> dict[str, list[float]]:
+        self, sides: Mapping[Side, Callable[[], T]], rounds: int | None = None
+    ) -> dict[Side, list[T]]:
         """Measure all sides in each round, every other round in reverse."""
-        times: dict[str, list[float]] = {name: [] for name in sides}
+        found: dict[Side, list[T]] = {side: [] for side in sides}
         for number in range(rounds or self.rounds):
-            for name in list(sides)[:: -1 if number % 2 else 1]:
-                times[name].append(sides[name]())
-        return times
+            for side in list(sides)[:: -1 if number % 2 else 1]:
+                found[side].append(sides[side]())
+        return found
 
     def database(
         self, name: str, manifest: dict[str, Any], pair: Pair, workspaces: int = WORKSPACES
@@ -116,7 +119,8 @@ def processor_time(conn: psycopg.Connection[Any], bench: Bench) -> float:
 
 def client_side(run: Run, manifest: dict[str, Any]) -> None:
     """Against the same steps from Python, nearby and over a network."""
-    dsn, vault = run.database("client", manifest, CATALOGUE_PAIR), peers.Vault()
+    dsn, vault = run.database("client", manifest, CATALOGUE_PAIR, 2 * WORKSPACES), peers.Vault()
+    fill.add_floor(dsn, CATALOGUE_PAIR)
     theirs = run.database("peers", manifest, CATALOGUE_PAIR)
     with psycopg.connect(theirs) as conn:
         model = pyapi.default_model(conn, CATALOGUE_PAIR.home)
@@ -125,11 +129,18 @@ def client_side(run: Run, manifest: dict[str, Any]) -> None:
 
     def measure(name: str, near: str, other: str, goal: float) -> None:
         with peers.connected(near, other, vault) as switchers:
-            times = run.by_turns(
-                {side: partial(switch_for, run.seconds, peer) for side, peer in switchers.items()}
-            )
+            sides = {
+                side: partial(switch_for, run.seconds, peer) for side, peer in switchers.items()
+            }
+            with psycopg.connect(near, autocommit=True, prepare_threshold=0) as conn:
+                bare = peers.Bare(conn, sql.SQL("select * from bench.floor(%s, %s)"))
+                times = run.by_turns(
+                    sides | {"floor": partial(switch_for, run.seconds, bare, first=WORKSPACES)}
+                )
         goals = {"client": Goal(goal), "pipelined client": None, "SQLAlchemy ORM": None}
         run.add(name, times, goals)
+        # How much faster than the client a call can be that does nothing but write.
+        run.report.rows.append(Row(f"{name}: the floor", times["floor"], "client", times["client"]))
 
     measure("Python, local socket, durable", dsn, theirs, 3)
     with proxy.delayed(dsn, ROUND_TRIP) as far, proxy.delayed(theirs, ROUND_TRIP) as other:
@@ -151,9 +162,10 @@ def round_trip(dsn: str) -> float:
         return median(once() for _ in range(101))
 
 
-def switch_for(seconds: float, peer: peers.Peer, pair: Pair = CATALOGUE_PAIR) -> float:
+def switch_for(seconds: float, peer: peers.Peer, first: int = 0) -> float:
     """Switch workspaces there and back; microseconds that half of the calls stay below."""
-    ids = [fill.workspace_id(number) for number in range(WORKSPACES)]
+    pair = CATALOGUE_PAIR
+    ids = [fill.workspace_id(first + number) for number in range(WORKSPACES)]
     random.Random(0).shuffle(ids)
     for ws in ids[:5]:  # to have everything prepared and planned
         peer.switch(ws, pair.there)
@@ -173,21 +185,13 @@ def switch_for(seconds: float, peer: peers.Peer, pair: Pair = CATALOGUE_PAIR) ->
 def python_layer(run: Run, manifest: dict[str, Any]) -> None:
     """What pyapi adds to psycopg. Commits are not waited for: they would hide it."""
     dsn = run.database("python", manifest, CATALOGUE_PAIR)
-
-    @dataclass(frozen=True, slots=True)
-    class Bare:
-        conn: psycopg.Connection[Any]
-
-        def switch(self, ws: object, runtime: str) -> object:
-            query = "select * from workspace.change_runtime(%s, %s)"
-            return self.conn.execute(query, [ws, runtime]).fetchone()
-
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as conn:
         conn.execute("set synchronous_commit = off")
+        bare = peers.Bare(conn, sql.SQL("select * from workspace.change_runtime(%s, %s)"))
         times = run.by_turns(
             {
                 "ours": partial(switch_for, run.seconds, peers.Ours(conn)),
-                "bare psycopg": partial(switch_for, run.seconds, Bare(conn)),
+                "bare psycopg": partial(switch_for, run.seconds, bare),
             }
         )
     run.add("pyapi, synchronous_commit off", times, {"bare psycopg": Goal(0.95)})
@@ -197,50 +201,55 @@ def growth(
     run: Run, manifest: dict[str, Any], models: Sequence[int], workspaces: Sequence[int]
 ) -> None:
     """With larger registries, and with more workspaces; one client that waits for no commit."""
-    registries = {}
+    registries: dict[tuple[int, str], Bench] = {}
     for size in models:
         dsn = server.create_database(run.server, f"models_{size}", INSTALLED)
         loaded = fill.load(dsn, fill.made_manifest(size), f"load of {size:,} models")
         if size == LARGE_REGISTRY:
             run.report.memory.append(loaded)
         fill.fill(dsn, MADE_PAIR, WORKSPACES)
-        registries[size] = Bench(run.server, dsn, OURS, MADE_PAIR, WORKSPACES)
+        registries[size, "ours"] = Bench(run.server, dsn, OURS, MADE_PAIR, WORKSPACES)
     grow(run, "models", registries, 100, LARGE_REGISTRY, Goal(1.1, at_most=True))
 
-    fleets = {}
+    fleets: dict[tuple[int, str], Bench] = {}
     for size in workspaces:
         dsn = run.database(f"workspaces_{size}", manifest, CATALOGUE_PAIR, size)
-        fleets[size] = Bench(run.server, dsn, OURS, CATALOGUE_PAIR, size)
+        fill.add_floor(dsn, CATALOGUE_PAIR)
+        # Each side on its half: what the floor leaves in a workspace was not sealed for it.
+        half = size // 2
+        fleets[size, "ours"] = Bench(run.server, dsn, OURS, CATALOGUE_PAIR, half)
+        fleets[size, "floor"] = Bench(run.server, dsn, "bench.floor", CATALOGUE_PAIR, half, half)
     grow(run, "workspaces", fleets, WORKSPACES, MANY, Goal(1.3, at_most=True))
-    if MANY in fleets and has_move(fleets[MANY].dsn):
+    if MANY in workspaces:
+        dsn = run.database("many", manifest, CATALOGUE_PAIR, MANY)
         with (
-            psycopg.connect(fleets[MANY].dsn, autocommit=True) as conn,
+            psycopg.connect(dsn, autocommit=True) as conn,
             memory.watched(conn, f"fleet.move of {MANY:,} workspaces") as taken,
         ):
             move(conn, CATALOGUE_PAIR.home, CATALOGUE_PAIR.there)
         run.report.memory.append(taken.result())
 
 
-def grow(run: Run, of: str, benches: dict[int, Bench], small: int, large: int, goal: Goal) -> None:
-    """Time a call at each of the sizes; a row for two of them."""
-    times = run.by_turns(
-        {
-            str(size): partial(bench.time, run.seconds, durable=False)
-            for size, bench in benches.items()
-        }
+def grow(
+    run: Run, of: str, benches: dict[tuple[int, str], Bench], small: int, large: int, goal: Goal
+) -> None:
+    """Measure a call at each of the sizes; a row for two of them."""
+    costs = run.by_turns(
+        {at: partial(bench.cost, run.seconds, durable=False) for at, bench in benches.items()}
     )
-    run.report.growth += [Growth(of, int(size), found) for size, found in times.items()]
-    if {small, large} <= set(benches):
-        name, against = f"{large:,} {of}", f"{small:,} {of}"
-        run.report.rows.append(Row(name, times[str(large)], against, times[str(small)], goal))
+    grown = {
+        (size, side): Growth(of, size, side, *zip(*map(astuple, found), strict=True))
+        for (size, side), found in costs.items()
+    }
+    run.report.growth += grown.values()
+    if {(small, "ours"), (large, "ours")} <= set(grown):
+        ours, theirs = grown[large, "ours"].times, grown[small, "ours"].times
+        run.report.rows.append(Row(f"{large:,} {of}", ours, f"{small:,} {of}", theirs, goal))
 
 
 def fleet(run: Run, manifest: dict[str, Any]) -> None:
     """A whole fleet there and back, against statements that only write the same pairs."""
     dsn = run.database("moved", manifest, CATALOGUE_PAIR, MOVED)
-    if not has_move(dsn):
-        run.report.notes.append("Left out: the rows of fleet.move, which is not there yet.")
-        return
     there, home = CATALOGUE_PAIR.there, CATALOGUE_PAIR.home
     with psycopg.connect(dsn, autocommit=True) as conn:
         fill.add_raw_move(conn)
@@ -260,13 +269,6 @@ def fleet(run: Run, manifest: dict[str, Any]) -> None:
         sides = {"ours": partial(timed, partial(move, conn)), "raw": partial(timed, raw)}
         times = run.by_turns(sides, rounds=min(run.rounds, 3))
     run.add(f"fleet.move of {MOVED:,}, a workspace", times, {"raw": Goal(0.5)})
-
-
-def has_move(dsn: str) -> bool:
-    """Whether fleet.move is there."""
-    with psycopg.connect(dsn) as conn:
-        row = conn.execute("select to_regproc('fleet.move') is not null").fetchone()
-    return row == (True,)
 
 
 def move(conn: psycopg.Connection[Any], source: str, target: str) -> None:

@@ -37,7 +37,7 @@ class Row:
     ours: Sequence[float]
     against: str
     theirs: Sequence[float]
-    goal: Goal | None
+    goal: Goal | None = None
 
     @property
     def ratios(self) -> list[float]:
@@ -86,11 +86,15 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Microseconds a call, one number each round, with so much of something in the database."""
+    """What a side's calls cost with so much of something in the database, one number each round:
+    microseconds, pages that were not in shared buffers, and bytes of WAL."""
 
     of: str
     size: int
+    side: str
     times: Sequence[float]
+    pages_read: Sequence[float]
+    wal: Sequence[float]
 
 
 @dataclass(slots=True)
@@ -130,8 +134,17 @@ class Report:
             heads = ("peak memory of the backend", "took", "its own", "with shared buffers")
             parts.append(layout(heads, taken))
         if self.growth:
-            grown = [(f"{g.size:,} {g.of}", _time(median(g.times))) for g in self.growth]
-            parts.append(layout(("growth", "a call"), grown))
+            grown = [
+                (
+                    f"{g.size:,} {g.of}",
+                    g.side,
+                    _time(median(g.times)),
+                    f"{median(g.pages_read):.1f}",
+                    f"{median(g.wal) / 1024:.1f} kB",
+                )
+                for g in self.growth
+            ]
+            parts.append(layout(("growth", "", "a call", "pages read", "WAL"), grown))
         parts += self.notes
         return "\n\n".join(parts)
 
