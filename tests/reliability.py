@@ -12,26 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from generated import between, table
 from mutations import FAULTS, ROOT
 from servers import chosen
 
 DOCUMENT = ROOT / "RELIABILITY.md"
 LAST = ("lost", "torn")  # columns of their own
-
-
-def between(text: str, name: str, table: str) -> str:
-    """A document with the lines between two of its markers replaced."""
-    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-    before, _, rest = text.partition(begin)
-    _, found, after = rest.partition(end)
-    assert found, f"there are no markers for {name}"
-    return f"{before}{begin}{table}{end}{after}"
-
-
-def rows(header: list[str], cells: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *cells]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def shown(key: str, value: float | str) -> str:
@@ -54,7 +40,7 @@ def figures_table(records: list[dict[str, Any]]) -> str:
         cells[-1] += [f"{known[key]:,}" if key in known else "" for key in LAST]
     total = [f"**{sum(known.get(key, 0) for known in added.values()):,}**" for key in LAST]
     cells.append(["**all**", "", "", *total])
-    return rows(["what was tried", "how often", "what came of it", *LAST], cells)
+    return table(["what was tried", "how often", "what came of it", *LAST], cells)
 
 
 def faults_table() -> str:
@@ -63,7 +49,7 @@ def faults_table() -> str:
     for fault in FAULTS:
         file, _, test = fault.test.partition("::")
         cells.append([fault.name, f"`{fault.file}`", f"`tests/{file}`: `{test}`"])
-    return rows(["fault", "where", "caught by"], cells)
+    return table(["fault", "where", "caught by"], cells)
 
 
 def main() -> None:
@@ -71,10 +57,10 @@ def main() -> None:
     text = between(DOCUMENT.read_text(), "faults", faults_table())
     if sys.argv[1:]:
         lines = Path(sys.argv[1]).read_text().splitlines()
-        table = figures_table([json.loads(line) for line in lines])
+        tried = figures_table([json.loads(line) for line in lines])
         version = chosen().version.removesuffix(".0")
         when = f"{datetime.now(UTC):%Y-%m-%d}, Postgres {version}.\n\n"
-        text = between(text, "figures", when + table)
+        text = between(text, "figures", when + tried)
     DOCUMENT.write_text(text)
 
 

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from generated import between
 from mutations import FAULTS, ROOT, Fault
-from reliability import DOCUMENT, between, faults_table, figures_table
+from reliability import DOCUMENT, faults_table, figures_table
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
@@ -46,10 +47,3 @@ def test_figures_become_a_table() -> None:
         "| a manifest | ending loaded | 3 seconds |  |  |\n"
         "| **all** |  |  | **1** | **0** |\n"
     )
-
-
-def test_what_stands_between_two_markers_is_replaced() -> None:
-    text = "a\n<!-- x -->\nold\n<!-- end of x -->\nb\n"
-    assert between(text, "x", "new\n") == "a\n<!-- x -->\nnew\n<!-- end of x -->\nb\n"
-    with pytest.raises(AssertionError):
-        between(text, "y", "new\n")
