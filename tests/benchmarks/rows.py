@@ -164,22 +164,33 @@ def round_trip(dsn: str) -> float:
 
 def switch_for(seconds: float, peer: peers.Peer, first: int = 0) -> float:
     """Switch workspaces there and back; microseconds that half of the calls stay below."""
+    return switch_together(seconds, {"": peer}, first)[""]
+
+
+def switch_together(
+    seconds: float, sides: Mapping[str, peers.Peer], first: int = 0
+) -> dict[str, float]:
+    """`switch_for`, but the sides take turns at the workspaces, every other time in reverse: sides
+    that differ by a few microseconds have to meet the same moments of a machine."""
     pair = CATALOGUE_PAIR
     ids = [fill.workspace_id(first + number) for number in range(WORKSPACES)]
     random.Random(0).shuffle(ids)
-    for ws in ids[:5]:  # to have everything prepared and planned
-        peer.switch(ws, pair.there)
-        peer.switch(ws, pair.home)
-    times: list[float] = []
+    for peer in sides.values():  # to have everything prepared and planned
+        for ws in ids[:5]:
+            peer.switch(ws, pair.there)
+            peer.switch(ws, pair.home)
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    turns = itertools.cycle((list(sides), list(sides)[::-1]))
     until = time.perf_counter() + seconds
-    for ws in itertools.cycle(ids):
-        for runtime in (pair.there, pair.home):
-            started = time.perf_counter()
-            peer.switch(ws, runtime)
-            times.append(time.perf_counter() - started)
+    for ws, turn in zip(itertools.cycle(ids), turns, strict=False):
+        for side in turn:
+            for runtime in (pair.there, pair.home):
+                started = time.perf_counter()
+                sides[side].switch(ws, runtime)
+                times[side].append(time.perf_counter() - started)
         if started > until:
             break
-    return median(times) * 1e6
+    return {side: median(found) * 1e6 for side, found in times.items()}
 
 
 def python_layer(run: Run, manifest: dict[str, Any]) -> None:
@@ -188,12 +199,10 @@ def python_layer(run: Run, manifest: dict[str, Any]) -> None:
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as conn:
         conn.execute("set synchronous_commit = off")
         bare = peers.Bare(conn, sql.SQL("select * from workspace.change_runtime(%s, %s)"))
-        times = run.by_turns(
-            {
-                "ours": partial(switch_for, run.seconds, peers.Ours(conn)),
-                "bare psycopg": partial(switch_for, run.seconds, bare),
-            }
-        )
+        sides: dict[str, peers.Peer] = {"ours": peers.Ours(conn), "bare psycopg": bare}
+        seconds = run.seconds * len(sides)
+        rounds = [switch_together(seconds, sides) for _ in range(run.rounds)]
+    times = {side: [found[side] for found in rounds] for side in sides}
     run.add("pyapi, synchronous_commit off", times, {"bare psycopg": Goal(0.95)})
 
 
