@@ -6,7 +6,7 @@ revoke all on all functions in schema registry, keyring, access, workspace, flee
 -- The types of results stay usable.
 revoke all on type
   registry.alembic_version, registry.state, registry.revisions, registry.providers, registry.runtimes, registry.arms,
-  registry.models, registry.claims, registry.equivalents, registry.routing, registry.content,
+  registry.models, registry.claims, registry.equivalents, registry.routing, registry.finding, registry.content,
   registry.manifest_problem,
   keyring.keys, keyring.sealed_value, keyring.data_key,
   access.tokens,

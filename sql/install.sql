@@ -33,6 +33,7 @@
 \ir registry/require_read_committed.sql
 \ir registry/clean_text.sql
 \ir registry/hold.sql
+\ir registry/look_up.sql
 \ir registry/route.sql
 \ir registry/valid_models.sql
 \ir registry/require_runtime.sql
@@ -76,7 +77,8 @@
 
 \ir workspace/tables.sql
 \ir workspace/actor.sql
-\ir workspace/optional_text.sql
+\ir workspace/credentials.sql
+\ir workspace/route.sql
 \ir workspace/secret_unreadable.sql
 \ir workspace/workspace_not_found.sql
 \ir workspace/read_workspace.sql
@@ -86,9 +88,10 @@
 \ir workspace/change_of.sql
 \ir workspace/recorded_answer.sql
 \ir workspace/choose_model.sql
+\ir workspace/keep_pair.sql
 \ir workspace/describe_change.sql
 \ir workspace/begin_era.sql
-\ir workspace/next_position.sql
+\ir workspace/own_position.sql
 \ir workspace/record_change.sql
 \ir workspace/write_change.sql
 \ir workspace/create_workspace.sql

@@ -23,7 +23,6 @@ declare
   stored record;
   model text;
   current workspace.snapshot;
-  target text collate "C";
   decided workspace.decision;
   answer workspace.change;
   entry fleet.move_entry;
@@ -33,12 +32,14 @@ declare
   pair text;
   place integer;
   places jsonb := '{}';
+  entries fleet.move_entry[] := '{}';
   verdicts workspace.changes[] := '{}';
-  models text[] := '{}';
-  refusals text[] := '{}';
+  is_written boolean[] := '{}';
+  has_new_model boolean[] := '{}';
+  verdict workspace.changes;
   detail text;
 
-  -- What is to be written, a workspace an element; verdict: its place above.
+  -- What is to be written, a workspace an element; chosen: the place of its pair above.
   resealed keyring.sealed_value;
   changed_ids uuid[] := '{}';
   versions bigint[] := '{}';
@@ -47,7 +48,6 @@ declare
   previous_key_ids integer[] := '{}';
   sealed bytea[] := '{}';
   key_ids integer[] := '{}';
-  has_new_model boolean[] := '{}';
   moment timestamptz;
   own_txid xid8;
   own_position bigint;
@@ -56,31 +56,33 @@ begin
   for stored in
     select
       w.id, w.runtime, w.version, s.sealed, s.key_id,
-      array(
-        select c.key::text from workspace.secrets as c where c.workspace_id = w.id and c.key <> 'MODEL' order by c.key
-      ) as credentials,
+      own.credentials,
+      w.runtime || E'\n' || own.credentials::text || E'\n' as pair,
       change_batch.request_id is not null and exists (
         select from workspace.changes as c where c.workspace_id = w.id and c.request_id = change_batch.request_id
       ) as is_recorded
     from unnest(change_batch.ids) as asked (id)
     join workspace.workspaces as w on w.id = asked.id
+    cross join lateral (
+      select array(
+        select c.key::text from workspace.secrets as c where c.workspace_id = w.id and c.key <> 'MODEL' order by c.key
+      ) as credentials
+      offset 0  -- read once, not wherever it is used
+    ) as own
     left join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
     where change_batch.from_runtime is null or w.runtime = change_batch.from_runtime
     order by w.id
   loop
-    target := coalesce(change_batch.runtime, stored.runtime);
-    model := null;
-    if stored.sealed is not null then
-      model := keyring.unseal(with_key, stored.id, 'MODEL', stored.sealed, stored.key_id);
-    end if;
-    -- As if it were left as it is.
-    entry := (stored.id, 'refused', null, stored.version, stored.runtime, stored.runtime, model, model, null);
+    model := case when stored.sealed is not null then
+      keyring.unseal(with_key, stored.id, 'MODEL', stored.sealed, stored.key_id)
+    end;
 
     -- This very request was made before: it is not made again, whatever happened since.
     if stored.is_recorded then
       begin
         answer := workspace.recorded_answer(
-          no_key, stored.id, change_batch.request_id, 'change_runtime', target, null, change_batch.restore
+          no_key, stored.id, change_batch.request_id, 'change_runtime',
+          coalesce(change_batch.runtime, stored.runtime), null, change_batch.restore
         );
         entry := (
           stored.id, 'recorded', null, answer.version, answer.previous_runtime, answer.runtime,
@@ -89,14 +91,16 @@ begin
       exception
         when sqlstate 'PT422' or sqlstate 'PT500' then
           get stacked diagnostics detail = pg_exception_detail;
-          entry.code := detail::jsonb ->> 'code';
+          entry := (
+            stored.id, 'refused', detail::jsonb ->> 'code', stored.version, stored.runtime, stored.runtime, model, model, null
+          );
       end;
       return next entry;
       continue;
     end if;
 
     -- No two pairs have the same name: what a model may contain stands at its end.
-    pair := stored.runtime || E'\n' || stored.credentials::text || E'\n' || case
+    pair := stored.pair || case
       when model is not null then 'model ' || model
       when stored.sealed is not null then 'unreadable'
       else 'none'
@@ -104,56 +108,60 @@ begin
     place := (places -> pair)::integer;
     -- What a workspace had before is its own.
     if place is null or change_batch.restore then
-      place := cardinality(verdicts) + 1;
+      place := cardinality(entries) + 1;
       current := (
         stored.id, stored.runtime, stored.version, stored.sealed, stored.key_id, model,
-        stored.sealed is not null and model is null, stored.credentials, no_key
+        stored.sealed is not null and model is null, no_key, null
       );
       begin
-        decided := workspace.choose_model(current, target, null, change_batch.restore);
-        verdicts := verdicts || workspace.describe_change(current, decided, 'change_runtime');
-        models := models || decided.model;
-        refusals := refusals || null::text;
+        decided := workspace.choose_model(
+          current, coalesce(change_batch.runtime, stored.runtime), null, change_batch.restore
+        );
+        verdict := workspace.describe_change(current, decided, 'change_runtime');
+        entry := (
+          null, case when verdict.changed then 'changed' else 'unchanged' end, null,
+          null, stored.runtime, decided.runtime, model, decided.model, decided.model_source
+        );
       exception
         when sqlstate 'PT422' or sqlstate 'PT500' then
           get stacked diagnostics detail = pg_exception_detail;
-          verdicts := verdicts || null::workspace.changes;
-          models := models || null::text;
-          refusals := refusals || (detail::jsonb ->> 'code');
+          verdict := null;
+          -- It is left as it is.
+          entry := (null, 'refused', detail::jsonb ->> 'code', null, stored.runtime, stored.runtime, model, model, null);
       end;
+      entries := entries || entry;
+      verdicts := verdicts || verdict;
+      -- As a single call, a move is recorded even where there is nothing to do: its replay would otherwise do it later. A
+      -- reset is nobody's request to a workspace that is no orphan.
+      is_written := is_written || (
+        entry.outcome = 'changed'
+        or (entry.outcome = 'unchanged' and change_batch.request_id is not null and change_batch.runtime is not null)
+      );
+      has_new_model := has_new_model || (entry.model is distinct from model);
       if place % 1000 = 0 then
         places := '{}';
       end if;
       places := places || jsonb_build_object(pair, place);
     end if;
 
-    if refusals[place] is not null then
-      entry.code := refusals[place];
-      return next entry;
-      continue;
-    end if;
-    entry.runtime := target;
-    entry.model := models[place];
-    entry.model_source := verdicts[place].model_source;
-    entry.outcome := case when verdicts[place].changed then 'changed' else 'unchanged' end;
-    -- As a single call, a move is recorded even where there is nothing to do: its replay would otherwise do it later. A
-    -- reset is nobody's request to a workspace that is no orphan.
-    if verdicts[place].changed or (change_batch.request_id is not null and change_batch.runtime is not null) then
+    entry := entries[place];
+    entry.workspace_id := stored.id;
+    entry.version := stored.version;
+    if is_written[place] then
       entry.version := stored.version + 1;
       if not change_batch.dry_run then
+        -- A model that stays keeps its bytes.
+        resealed := (stored.sealed, stored.key_id);
+        if has_new_model[place] then
+          resealed := keyring.seal(with_key, stored.id, 'MODEL', entry.model);
+        end if;
         changed_ids := changed_ids || stored.id;
         versions := versions || entry.version;
         chosen := chosen || place;
         previous_sealed := previous_sealed || stored.sealed;
         previous_key_ids := previous_key_ids || stored.key_id;
-        -- A model that stays keeps its bytes.
-        resealed := (stored.sealed, stored.key_id);
-        if entry.model is distinct from model then
-          resealed := keyring.seal(with_key, stored.id, 'MODEL', entry.model);
-        end if;
         sealed := sealed || resealed.sealed;
         key_ids := key_ids || resealed.key_id;
-        has_new_model := has_new_model || (entry.model is distinct from model);
       end if;
     end if;
     return next entry;
@@ -164,19 +172,23 @@ begin
   end if;
   moment := clock_timestamp();
   own_txid := pg_current_xact_id();
-  own_position := workspace.next_position(null, null);
+  own_position := workspace.own_position();
 
   insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
   select n.workspace_id, 'MODEL', n.sealed, n.key_id, moment
-  from unnest(changed_ids, sealed, key_ids, has_new_model) as n (workspace_id, sealed, key_id, is_new)
-  where n.is_new
+  from unnest(changed_ids, chosen, sealed, key_ids) as n (workspace_id, place, sealed, key_id)
+  where has_new_model[n.place]
   on conflict (workspace_id, key) do update set
     sealed = excluded.sealed,
     key_id = excluded.key_id,
     updated_at = excluded.updated_at;
 
   update workspace.workspaces as w
-  set runtime = coalesce(change_batch.runtime, w.runtime), version = n.version, updated_at = moment
+  set
+    runtime = coalesce(change_batch.runtime, w.runtime),
+    version = n.version,
+    updated_at = moment,
+    position = greatest(own_position, w.position)
   from unnest(changed_ids, versions) as n (workspace_id, version)
   where w.id = n.workspace_id;
 

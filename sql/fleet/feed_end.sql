@@ -8,7 +8,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- A change that this snapshot does not see is of a transaction whose id is not below the snapshot's xmin, so its
-  -- position is not below this (workspace.next_position). What is below it is seen, or was rolled back.
+  -- position is not below this (workspace.lock_workspace). What is below it is seen, or was rolled back.
   return (
     select case
       when n.made_in = n.tableoid and n.made_by = n.xmin

@@ -16,7 +16,8 @@ as $$
 declare
   source constant text collate "C" := registry.clean_text(move.from_runtime, 'from_runtime');
   target constant text collate "C" := registry.clean_text(move.to_runtime, 'to_runtime');
-  request constant text collate "C" := workspace.optional_text(move.request_id, 'request_id');
+  request constant text collate "C" :=
+    case when move.request_id is not null then registry.clean_text(move.request_id, 'request_id') end;
   ids uuid[];
 begin
   if source = target then

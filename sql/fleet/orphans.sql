@@ -6,7 +6,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked constant text collate "C" := workspace.optional_text(orphans.runtime, 'runtime');
+  asked constant text collate "C" :=
+    case when orphans.runtime is not null then registry.clean_text(orphans.runtime, 'runtime') end;
 begin
   if asked is not null then
     perform registry.require_runtime(asked);

@@ -48,7 +48,7 @@ begin
         <= (last_examined.position, last_examined.workspace_id, last_examined.version)
       and c.changed_at < prune_changes.before
       and (c.request_id is null or c.changed_at < replayable_since)
-      -- The first keeps the id taken (create_workspace), the last is where the next one goes on (next_position).
+      -- The first keeps the id taken (create_workspace), the last tells how the workspace came to be as it is.
       and c.version > 1
       and exists (
         select

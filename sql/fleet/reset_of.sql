@@ -12,7 +12,6 @@ begin
   orphan.runtime := reset_of.runtime;
   orphan.model := reset_of.model;
   orphan.model_is_unreadable := false;
-  orphan.credentials := '{}';  -- They decide by whom a model is served, not which it is.
   return workspace.choose_model(orphan, reset_of.runtime, null, false);
 exception
   when sqlstate 'PT422' then

@@ -12,8 +12,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  source constant text collate "C" := workspace.optional_text(reset_orphans.runtime, 'runtime');
-  request constant text collate "C" := workspace.optional_text(reset_orphans.request_id, 'request_id');
+  source constant text collate "C" :=
+    case when reset_orphans.runtime is not null then registry.clean_text(reset_orphans.runtime, 'runtime') end;
+  request constant text collate "C" :=
+    case when reset_orphans.request_id is not null then registry.clean_text(reset_orphans.request_id, 'request_id') end;
   ids uuid[];
 begin
   perform fleet.begin_batch(reset_orphans.batch, reset_orphans.dry_run);

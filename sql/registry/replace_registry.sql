@@ -24,6 +24,11 @@ begin
     from registry.manifest_arms(manifest_content.manifest) as a
   );
 
+  content.equivalents := array(
+    select row(e.model, e.group_index + 1)::registry.equivalents
+    from registry.manifest_equivalents(manifest_content.manifest) as e
+  );
+
   content.models := array(
     select row(
       m.runtime,
@@ -36,13 +41,16 @@ begin
       coalesce(there.deprecated_at, everywhere.deprecated_at),
       coalesce(there.sunset_at, everywhere.sunset_at),
       coalesce(there.successor, everywhere.successor),
-      p.billed_to
+      p.billed_to,
+      m.is_contested,
+      e.model is not null
     )::registry.models
     from (
       select
         listed.*,
         row_number() over (partition by listed.runtime, listed.model order by listed.arm_index, listed.model_index) = 1
           as is_first,
+        min(listed.arm_index) over same_id <> max(listed.arm_index) over same_id as is_contested,
         row_number() over (
           partition by listed.runtime, listed.model, listed.arm_index order by listed.model_index
         ) as occurrence_on_arm
@@ -50,29 +58,15 @@ begin
         select m.runtime collate "C" as runtime, m.model collate "C" as model, m.arm_index, m.model_index, m.provider
         from registry.manifest_models(manifest_content.manifest) as m
       ) as listed
+      window same_id as (partition by listed.runtime, listed.model)
     ) as m
     left join registry.manifest_deprecated(manifest_content.manifest) as there
       on there.model = m.model and there.runtime = m.runtime
     left join registry.manifest_deprecated(manifest_content.manifest) as everywhere
       on everywhere.model = m.model and everywhere.is_everywhere
+    left join unnest(content.equivalents) as e on e.model = m.model
     join unnest(content.providers) as p on p.name = m.provider
     where m.occurrence_on_arm = 1
-  );
-
-  content.runtimes := array(
-    select row(
-      named.runtime,
-      named.runtime_index + 1,
-      named.model_policy,
-      coalesce(named.default_model, menu.first),
-      coalesce(menu.size, 0)
-    )::registry.runtimes
-    from registry.manifest_runtimes(manifest_content.manifest) as named
-    left join (
-      select m.runtime, min(m.model) filter (where m.menu_position = 1) as first, count(m.menu_position) as size
-      from unnest(content.models) as m
-      group by m.runtime
-    ) as menu on menu.runtime = named.runtime
   );
 
   content.claims := array(
@@ -82,9 +76,21 @@ begin
     join unnest(content.providers) as p on p.name = u.provider
   );
 
-  content.equivalents := array(
-    select row(e.model, e.group_index + 1)::registry.equivalents
-    from registry.manifest_equivalents(manifest_content.manifest) as e
+  content.runtimes := array(
+    select row(
+      named.runtime,
+      named.runtime_index + 1,
+      named.model_policy,
+      coalesce(named.default_model, menu.first),
+      coalesce(menu.size, 0),
+      named.runtime in (select c.runtime from unnest(content.claims) as c where c.case_folded)
+    )::registry.runtimes
+    from registry.manifest_runtimes(manifest_content.manifest) as named
+    left join (
+      select m.runtime, min(m.model) filter (where m.menu_position = 1) as first, count(m.menu_position) as size
+      from unnest(content.models) as m
+      group by m.runtime
+    ) as menu on menu.runtime = named.runtime
   );
 
   return content;
@@ -144,7 +150,8 @@ begin
     position = excluded.position,
     model_policy = excluded.model_policy,
     default_model = excluded.default_model,
-    menu_size = excluded.menu_size;
+    menu_size = excluded.menu_size,
+    folds_case = excluded.folds_case;
 end
 $$;
 comment on function registry.replace_registry(registry.content) is

@@ -54,6 +54,7 @@ create table registry.runtimes (
   model_policy text not null,
   default_model text collate "C",
   menu_size bigint not null,
+  folds_case boolean not null,
   constraint runtimes_pkey primary key (name),
   constraint runtimes_model_policy_is_known check (model_policy in ('registered', 'any'))
 );
@@ -63,6 +64,7 @@ comment on column registry.runtimes.model_policy is
 comment on column registry.runtimes.default_model is
   'The manifest''s default_model, else the first id of the menu; null when the menu is empty.';
 comment on column registry.runtimes.menu_size is 'How many models the menu has.';
+comment on column registry.runtimes.folds_case is 'Whether any of its claims is compared in lower case.';
 
 create table registry.arms (
   runtime text collate "C" not null,
@@ -83,6 +85,8 @@ create table registry.models (
   sunset_at timestamptz,
   successor text collate "C",
   billed_to text not null,
+  is_contested boolean not null,
+  has_equivalents boolean not null,
   constraint models_pkey primary key (runtime, model, arm_position),
   constraint models_runtime_menu_position_key unique (runtime, menu_position)
 );
@@ -92,6 +96,9 @@ comment on column registry.models.menu_position is
 comment on column registry.models.deprecated_at is 'From when on it should not be used any more; null: it is not deprecated.';
 comment on column registry.models.sunset_at is 'From when on it is not going to work any more; null: not known.';
 comment on column registry.models.successor is 'The id to use instead; null: none is named.';
+comment on column registry.models.is_contested is
+  'Several arms of the runtime list the id: the credentials at hand may decide who serves it.';
+comment on column registry.models.has_equivalents is 'Whether equivalents names the id.';
 
 create table registry.claims (
   runtime text collate "C" not null,
@@ -123,6 +130,19 @@ create type registry.routing as (
 );
 comment on type registry.routing is
   'Internal: whether a runtime can run a model, who serves it, who pays and for how long. Provider is null where any model is accepted and no arm claims it. Deprecated is null where no arm lists the id.';
+
+create type registry.finding as (
+  routing registry.routing,
+  is_contested boolean,
+  default_model text,
+  default_routing registry.routing,
+  default_is_contested boolean,
+  previous_billed_to text,
+  previous_is_contested boolean,
+  has_equivalents boolean
+);
+comment on type registry.finding is
+  'Internal: what the registry knows of a model on a runtime, of the runtime''s default, and of the model on the runtime before (null where no arm lists it there). Where an id is contested, the routing is that without credentials.';
 
 create type registry.runtime_entry as (
   runtime text,

@@ -1,4 +1,4 @@
--- Internal. Only workspace.next_position calls this, before anything is written in this cluster: so no position of the era
+-- Internal. Only what finds a change its position calls this, before anything is written in this cluster: so no position of the era
 -- before is still to come.
 
 create or replace function workspace.begin_era()

@@ -15,8 +15,10 @@ set jit = off
 as $$
 declare
   target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');
-  wanted constant text collate "C" := workspace.optional_text(change_runtime.model, 'model');
-  request constant text collate "C" := workspace.optional_text(change_runtime.request_id, 'request_id');
+  wanted constant text collate "C" :=
+    case when change_runtime.model is not null then registry.clean_text(change_runtime.model, 'model') end;
+  request constant text collate "C" :=
+    case when change_runtime.request_id is not null then registry.clean_text(change_runtime.request_id, 'request_id') end;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;

@@ -11,7 +11,8 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-  request constant text collate "C" := workspace.optional_text(clear_model.request_id, 'request_id');
+  request constant text collate "C" :=
+    case when clear_model.request_id is not null then registry.clean_text(clear_model.request_id, 'request_id') end;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -26,8 +27,7 @@ begin
   if clear_model.expected_version <> current.version then
     perform workspace.version_conflict(current.workspace_id, current.version, clear_model.expected_version);
   end if;
-  decided.runtime := current.runtime;
-  decided.model_source := 'none';
+  decided := (current.runtime, null, 'none', null, null, false, null, current.sealed is not null, false);
   return workspace.write_change(current, decided, 'clear_model', false, request);
 end
 $$;

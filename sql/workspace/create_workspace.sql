@@ -15,8 +15,10 @@ as $$
 declare
   called constant text collate "C" := registry.clean_text(create_workspace.name, 'name');
   target constant text collate "C" := registry.clean_text(create_workspace.runtime, 'runtime');
-  wanted constant text collate "C" := workspace.optional_text(create_workspace.model, 'model');
-  request constant text collate "C" := workspace.optional_text(create_workspace.request_id, 'request_id');
+  wanted constant text collate "C" :=
+    case when create_workspace.model is not null then registry.clean_text(create_workspace.model, 'model') end;
+  request constant text collate "C" :=
+    case when create_workspace.request_id is not null then registry.clean_text(create_workspace.request_id, 'request_id') end;
   -- A request_id has no line break, so no other actor and request_id make the same text.
   digest bytea := sha256(convert_to(workspace.actor() || E'\n' || request, 'UTF8'));
   moment timestamptz;
@@ -35,10 +37,10 @@ begin
   );
   absent.version := 0;
   absent.model_is_unreadable := false;
-  absent.credentials := '{}';
 
   perform workspace.hold();
   absent.with_key := keyring.active_key();
+  absent.next_position := workspace.own_position();
   moment := clock_timestamp();
   answer := workspace.recorded_answer(
     absent.with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
@@ -59,8 +61,8 @@ begin
     described.key_id := stored.key_id;
   end if;
   begin
-    insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at)
-    values (absent.workspace_id, called, target, described.version, moment, moment);
+    insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at, position)
+    values (absent.workspace_id, called, target, described.version, moment, moment, described.position);
     -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
     perform workspace.record_change(described, case when wanted is not null then 'MODEL' end, stored);
   exception

@@ -16,7 +16,7 @@ begin
     perform workspace.version_conflict(current.workspace_id, current.version, delete_workspace.expected_version);
   end if;
 
-  decided.model_source := 'none';
+  decided := (null, null, 'none', null, null, false, null, true, false);
   described := workspace.describe_change(current, decided, 'delete_workspace');
   described.version := current.version + 1;
 

@@ -3,39 +3,45 @@
 create or replace function workspace.describe_change(
   current workspace.snapshot,
   decided workspace.decision,
-  action text
+  action text,
+  restore boolean default false,
+  request_id text default null,
+  name text default null
 )
 returns workspace.changes
 language plpgsql
-stable
+immutable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  described workspace.changes;
 begin
-  described.workspace_id := current.workspace_id;
-  described.version := current.version;
-  described.action := describe_change.action;
-  described.changed := decided.runtime is distinct from current.runtime
-    or decided.model is distinct from current.model
-    or current.model_is_unreadable;
-  described.previous_runtime := current.runtime;
-  described.runtime := decided.runtime;
-  if not current.model_is_unreadable then
-    described.previous_sealed := current.sealed;
-    described.previous_key_id := current.key_id;
-  end if;
-  described.model_source := decided.model_source;
-  described.provider := (decided.routing).provider;
-  described.billed_to := (decided.routing).billed_to;
-  described.billing_changed := described.changed and current.model is not null and coalesce(
-    (registry.route(current.runtime, current.model, current.credentials)).billed_to <> described.billed_to, false
-  );
-  described.restore := false;
-  described.model_deprecated := coalesce((decided.routing).deprecated, false);
-  described.model_sunset_at := (decided.routing).sunset_at;
-  return described;
+  -- In one expression: what plpgsql evaluates costs for each, in every transaction.
+  return (
+    current.workspace_id,
+    current.version,
+    describe_change.action,
+    decided.changed,
+    current.runtime,  -- previous_runtime
+    decided.runtime,
+    case when not current.model_is_unreadable then current.sealed end,  -- previous_sealed
+    case when not current.model_is_unreadable then current.key_id end,  -- previous_key_id
+    null,  -- sealed
+    null,  -- key_id
+    decided.model_source,
+    decided.provider,
+    decided.billed_to,
+    decided.billing_changed,
+    describe_change.restore,
+    null,  -- actor
+    describe_change.request_id,
+    null,  -- changed_at
+    null,  -- txid
+    null,  -- secret
+    decided.model_deprecated,
+    decided.model_sunset_at,
+    current.next_position,  -- position
+    describe_change.name
+  )::workspace.changes;
 end
 $$;
-comment on function workspace.describe_change(workspace.snapshot, workspace.decision, text) is
+comment on function workspace.describe_change(workspace.snapshot, workspace.decision, text, boolean, text, text) is
   'Internal: what a decision changes, as a row of changes that is not written yet: its version is the current one, and the model after is missing.';

@@ -17,7 +17,7 @@ begin
     perform workspace.secret_unreadable(current.workspace_id);
   end if;
   if current.model is not null then
-    routing := registry.route(current.runtime, current.model, current.credentials);
+    routing := workspace.route(current.workspace_id, current.runtime, current.model);
   end if;
 
   select

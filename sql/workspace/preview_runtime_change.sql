@@ -14,7 +14,8 @@ set jit = off
 as $$
 declare
   target constant text collate "C" := registry.clean_text(preview_runtime_change.runtime, 'runtime');
-  wanted constant text collate "C" := workspace.optional_text(preview_runtime_change.model, 'model');
+  wanted constant text collate "C" :=
+    case when preview_runtime_change.model is not null then registry.clean_text(preview_runtime_change.model, 'model') end;
   current workspace.snapshot;
   decided workspace.decision;
 begin

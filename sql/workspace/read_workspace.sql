@@ -12,15 +12,13 @@ declare
 begin
   select
     w.id, w.runtime, w.version, s.sealed, s.key_id,
-    array(select c.key::text from workspace.secrets as c where c.workspace_id = w.id and c.key <> 'MODEL'),
     k.id, k.wrapped
   into
     snapshot.workspace_id, snapshot.runtime, snapshot.version, snapshot.sealed, snapshot.key_id,
-    snapshot.credentials,
     active.id, active.wrapped
   from workspace.workspaces as w
   left join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
-  left join keyring.keys as k on k.state = 'active'
+  left join keyring.keys as k on k.retired_at is null  -- the active one; they are few, and an index costs more
   where w.id = read_workspace.ws;
   if not found then
     perform workspace.workspace_not_found(read_workspace.ws);
@@ -37,5 +35,5 @@ begin
 end
 $$;
 comment on function workspace.read_workspace(uuid, boolean) is
-  'Internal: a workspace''s runtime, version, model and names of credentials, and the key that seals.
+  'Internal: a workspace''s runtime, version and model, and the key that seals.
 Raises INVALID_ARGUMENT, WORKSPACE_NOT_FOUND and, unless it can do without the key, ENCRYPTION_KEY_MISSING.';

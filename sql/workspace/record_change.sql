@@ -13,7 +13,6 @@ declare
   actor constant text := workspace.actor();
   changed_at constant timestamptz := clock_timestamp();
   txid constant xid8 := pg_current_xact_id();
-  position constant bigint := workspace.next_position(described.workspace_id, described.version);
 begin
   -- One statement: three would cost much more. (With the update at its end it can be distributed, too.)
   with stored as (
@@ -39,7 +38,7 @@ begin
       described.previous_sealed, described.previous_key_id, described.sealed, described.key_id,
       described.model_source, described.provider, described.billed_to, described.billing_changed,
       described.restore, actor, described.request_id, changed_at, txid, described.secret,
-      described.model_deprecated, described.model_sunset_at, position, described.name
+      described.model_deprecated, described.model_sunset_at, described.position, described.name
     )
   )
   -- Not a workspace that this very change has made, or deleted.
@@ -48,7 +47,8 @@ begin
     name = coalesce(described.name, w.name),
     runtime = described.runtime,
     version = described.version,
-    updated_at = changed_at
+    updated_at = changed_at,
+    position = described.position
   where w.id = described.workspace_id and w.version < described.version;
 
   -- Off unless asked for: transactions that notify commit one after the other.

@@ -16,9 +16,12 @@ set jit = off
 as $$
 declare
   called constant text collate "C" := registry.clean_text(rename_workspace.name, 'name');
-  target constant text collate "C" := workspace.optional_text(rename_workspace.runtime, 'runtime');
-  wanted constant text collate "C" := workspace.optional_text(rename_workspace.model, 'model');
-  request constant text collate "C" := workspace.optional_text(rename_workspace.request_id, 'request_id');
+  target constant text collate "C" :=
+    case when rename_workspace.runtime is not null then registry.clean_text(rename_workspace.runtime, 'runtime') end;
+  wanted constant text collate "C" :=
+    case when rename_workspace.model is not null then registry.clean_text(rename_workspace.model, 'model') end;
+  request constant text collate "C" :=
+    case when rename_workspace.request_id is not null then registry.clean_text(rename_workspace.request_id, 'request_id') end;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -53,10 +56,7 @@ begin
     perform workspace.secret_unreadable(current.workspace_id);
   else
     -- The pair stays as it is, even one that a newer registry does not have.
-    decided.runtime := current.runtime;
-    decided.model := current.model;
-    decided.model_source := case when current.model is null then 'none' else 'kept' end;
-    decided.routing := registry.route(current.runtime, current.model, current.credentials);
+    decided := workspace.keep_pair(current, workspace.credentials(current.workspace_id));
   end if;
   return workspace.write_change(
     current, decided, 'rename_workspace', rename_workspace.restore, request, called

@@ -13,7 +13,8 @@ set jit = off
 as $$
 declare
   wanted constant text collate "C" := registry.clean_text(set_model.model, 'model');
-  request constant text collate "C" := workspace.optional_text(set_model.request_id, 'request_id');
+  request constant text collate "C" :=
+    case when set_model.request_id is not null then registry.clean_text(set_model.request_id, 'request_id') end;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;

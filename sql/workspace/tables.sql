@@ -14,11 +14,13 @@ create table workspace.workspaces (
   version bigint not null,
   created_at timestamptz not null,
   updated_at timestamptz not null,
+  position bigint not null default 0,
   constraint workspaces_pkey primary key (id),
   constraint workspaces_runtime_fkey foreign key (runtime) references registry.runtimes (name)
 ) with (fillfactor = 85);
 comment on table workspace.workspaces is 'One row a workspace. Its row lock guards its secrets too.';
 comment on column workspace.workspaces.version is 'Counts the workspace''s changes; the version of its newest row in changes.';
+comment on column workspace.workspaces.position is 'The position of its newest row in changes.';
 
 create table workspace.secrets (
   workspace_id uuid not null,
@@ -80,7 +82,7 @@ comment on column workspace.changes.txid is 'The transaction that made the chang
 comment on column workspace.changes.model_deprecated is
   'Whether the registry deprecated the model after, there and then; its end, if that was known, is model_sunset_at.';
 comment on column workspace.changes.position is
-  'Its place in the feed, see workspace.next_position; 0: made before there was a feed.';
+  'Its place in the feed, see workspace.lock_workspace; 0: made before there was a feed.';
 comment on column workspace.changes.name is 'The name that the call gave; null: it gave none.';
 
 create table workspace.numbering (
@@ -190,16 +192,22 @@ create type workspace.snapshot as (
   key_id integer,
   model text,
   model_is_unreadable boolean,
-  credentials text[],
-  with_key keyring.data_key
+  with_key keyring.data_key,
+  next_position bigint
 );
 comment on type workspace.snapshot is
-  'Internal: what a decision about a workspace starts from. credentials: the names of its secrets besides MODEL. with_key: the key that seals.';
+  'Internal: what a decision about a workspace starts from. with_key: the key that seals. next_position: the place of its next change in the feed; null where only the pair is read.';
 
 create type workspace.decision as (
   runtime text,
   model text,
   model_source text,
-  routing registry.routing
+  provider text,
+  billed_to text,
+  model_deprecated boolean,
+  model_sunset_at timestamptz,
+  changed boolean,
+  billing_changed boolean
 );
-comment on type workspace.decision is 'Internal: the pair that a workspace shall have, and why.';
+comment on type workspace.decision is
+  'Internal: the pair that a workspace shall have, and why; changed: whether it has another one, or none that can be read.';

@@ -14,14 +14,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   described workspace.changes := workspace.describe_change(
-    write_change.current, write_change.decided, write_change.action
+    write_change.current, write_change.decided, write_change.action,
+    write_change.restore, write_change.request_id, write_change.name
   );
-  stored keyring.sealed_value := (current.sealed, current.key_id);
+  stored keyring.sealed_value;
   stored_as text;
 begin
-  described.restore := write_change.restore;
-  described.request_id := write_change.request_id;
-  described.name := write_change.name;
   if described.name is not null and not described.changed then
     described.changed := (
       select w.name <> described.name from workspace.workspaces as w where w.id = described.workspace_id
@@ -35,12 +33,13 @@ begin
   end if;
 
   -- A model that stays keeps its bytes. Another one is sealed first: a plain value must never reach a table or the WAL.
-  if decided.model is null and current.sealed is not null then
-    delete from workspace.secrets as s where s.workspace_id = described.workspace_id and s.key = 'MODEL';
-    stored := null;
-  elsif decided.model is distinct from current.model then
+  if decided.model is distinct from current.model and decided.model is not null then
     stored := keyring.seal(current.with_key, current.workspace_id, 'MODEL', decided.model);
     stored_as := 'MODEL';
+  elsif decided.model is not null or current.sealed is null then
+    stored := (current.sealed, current.key_id);
+  else
+    delete from workspace.secrets as s where s.workspace_id = described.workspace_id and s.key = 'MODEL';
   end if;
 
   described.version := current.version + 1;

@@ -12,29 +12,27 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  after workspace.snapshot := write_secret_change.current;
   decided workspace.decision;
   described workspace.changes;
-  previous registry.routing;
+  billed_before text;
+  -- What set_secret has not stored yet is not among them, and what delete_secret has deleted is not any more.
+  credentials constant text[] := workspace.credentials(current.workspace_id);
+  with_it constant text[] := array_remove(credentials, write_secret_change.secret) || write_secret_change.secret;
+  is_set constant boolean := write_secret_change.action = 'set_secret';
 begin
-  -- The pair stays, but credentials may have another provider serve it.
-  after.credentials := array_remove(current.credentials, write_secret_change.secret);
-  if write_secret_change.action = 'set_secret' then
-    after.credentials := after.credentials || write_secret_change.secret;
-  end if;
-  previous := registry.route(current.runtime, current.model, current.credentials);
+  -- The pair stays, readable or not, but credentials may have another provider serve it.
+  decided := workspace.keep_pair(current, case when is_set then with_it else credentials end);
+  decided.changed := write_secret_change.changed;
+  billed_before := (
+    registry.route(current.runtime, current.model, case when is_set then credentials else with_it end)
+  ).billed_to;
+  decided.billing_changed := decided.changed and coalesce(billed_before <> decided.billed_to, false);
 
-  -- The model stays, readable or not.
-  after.model_is_unreadable := false;
-  decided.runtime := after.runtime;
-  decided.model := after.model;
-  decided.model_source := case when after.sealed is null then 'none' else 'kept' end;
-  decided.routing := registry.route(after.runtime, after.model, after.credentials);
-  described := workspace.describe_change(after, decided, write_secret_change.action);
-  described.changed := write_secret_change.changed;
-  described.billing_changed := described.changed and coalesce(previous.billed_to <> described.billed_to, false);
-  described.sealed := after.sealed;
-  described.key_id := after.key_id;
+  described := workspace.describe_change(current, decided, write_secret_change.action);
+  described.previous_sealed := current.sealed;
+  described.previous_key_id := current.key_id;
+  described.sealed := current.sealed;
+  described.key_id := current.key_id;
   described.secret := write_secret_change.secret;
 
   if described.changed then

@@ -573,7 +573,9 @@ CREATE TABLE registry.models (
     deprecated_at timestamp with time zone,
     sunset_at timestamp with time zone,
     successor text COLLATE pg_catalog."C",
-    billed_to text NOT NULL
+    billed_to text NOT NULL,
+    is_contested boolean NOT NULL,
+    has_equivalents boolean NOT NULL
 );
 
 
@@ -610,6 +612,20 @@ COMMENT ON COLUMN registry.models.sunset_at IS 'From when on it is not going to 
 --
 
 COMMENT ON COLUMN registry.models.successor IS 'The id to use instead; null: none is named.';
+
+
+--
+-- Name: COLUMN models.is_contested; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.models.is_contested IS 'Several arms of the runtime list the id: the credentials at hand may decide who serves it.';
+
+
+--
+-- Name: COLUMN models.has_equivalents; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.models.has_equivalents IS 'Whether equivalents names the id.';
 
 
 --
@@ -664,6 +680,7 @@ CREATE TABLE registry.runtimes (
     model_policy text NOT NULL,
     default_model text COLLATE pg_catalog."C",
     menu_size bigint NOT NULL,
+    folds_case boolean NOT NULL,
     CONSTRAINT runtimes_model_policy_is_known CHECK ((model_policy = ANY (ARRAY['registered'::text, 'any'::text])))
 );
 
@@ -697,6 +714,13 @@ COMMENT ON COLUMN registry.runtimes.menu_size IS 'How many models the menu has.'
 
 
 --
+-- Name: COLUMN runtimes.folds_case; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON COLUMN registry.runtimes.folds_case IS 'Whether any of its claims is compared in lower case.';
+
+
+--
 -- Name: content; Type: TYPE; Schema: registry; Owner: -
 --
 
@@ -715,6 +739,49 @@ CREATE TYPE registry.content AS (
 --
 
 COMMENT ON TYPE registry.content IS 'Internal: the rows of all tables that are derived from a manifest.';
+
+
+--
+-- Name: routing; Type: TYPE; Schema: registry; Owner: -
+--
+
+CREATE TYPE registry.routing AS (
+	routable boolean,
+	provider text,
+	billed_to text,
+	deprecated boolean,
+	sunset_at timestamp with time zone
+);
+
+
+--
+-- Name: TYPE routing; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TYPE registry.routing IS 'Internal: whether a runtime can run a model, who serves it, who pays and for how long. Provider is null where any model is accepted and no arm claims it. Deprecated is null where no arm lists the id.';
+
+
+--
+-- Name: finding; Type: TYPE; Schema: registry; Owner: -
+--
+
+CREATE TYPE registry.finding AS (
+	routing registry.routing,
+	is_contested boolean,
+	default_model text,
+	default_routing registry.routing,
+	default_is_contested boolean,
+	previous_billed_to text,
+	previous_is_contested boolean,
+	has_equivalents boolean
+);
+
+
+--
+-- Name: TYPE finding; Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON TYPE registry.finding IS 'Internal: what the registry knows of a model on a runtime, of the runtime''s default, and of the model on the runtime before (null where no arm lists it there). Where an id is contested, the routing is that without credentials.';
 
 
 --
@@ -772,26 +839,6 @@ CREATE TYPE registry.model_entry AS (
 --
 
 COMMENT ON TYPE registry.model_entry IS 'One registered model, as registry.list_models shows it.';
-
-
---
--- Name: routing; Type: TYPE; Schema: registry; Owner: -
---
-
-CREATE TYPE registry.routing AS (
-	routable boolean,
-	provider text,
-	billed_to text,
-	deprecated boolean,
-	sunset_at timestamp with time zone
-);
-
-
---
--- Name: TYPE routing; Type: COMMENT; Schema: registry; Owner: -
---
-
-COMMENT ON TYPE registry.routing IS 'Internal: whether a runtime can run a model, who serves it, who pays and for how long. Provider is null where any model is accepted and no arm claims it. Deprecated is null where no arm lists the id.';
 
 
 --
@@ -860,7 +907,12 @@ CREATE TYPE workspace.decision AS (
 	runtime text,
 	model text,
 	model_source text,
-	routing registry.routing
+	provider text,
+	billed_to text,
+	model_deprecated boolean,
+	model_sunset_at timestamp with time zone,
+	changed boolean,
+	billing_changed boolean
 );
 
 
@@ -868,7 +920,7 @@ CREATE TYPE workspace.decision AS (
 -- Name: TYPE decision; Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON TYPE workspace.decision IS 'Internal: the pair that a workspace shall have, and why.';
+COMMENT ON TYPE workspace.decision IS 'Internal: the pair that a workspace shall have, and why; changed: whether it has another one, or none that can be read.';
 
 
 --
@@ -951,8 +1003,8 @@ CREATE TYPE workspace.snapshot AS (
 	key_id integer,
 	model text,
 	model_is_unreadable boolean,
-	credentials text[],
-	with_key keyring.data_key
+	with_key keyring.data_key,
+	next_position bigint
 );
 
 
@@ -960,7 +1012,7 @@ CREATE TYPE workspace.snapshot AS (
 -- Name: TYPE snapshot; Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON TYPE workspace.snapshot IS 'Internal: what a decision about a workspace starts from. credentials: the names of its secrets besides MODEL. with_key: the key that seals.';
+COMMENT ON TYPE workspace.snapshot IS 'Internal: what a decision about a workspace starts from. with_key: the key that seals. next_position: the place of its next change in the feed; null where only the pair is read.';
 
 
 --
@@ -1201,7 +1253,6 @@ declare
   stored record;
   model text;
   current workspace.snapshot;
-  target text collate "C";
   decided workspace.decision;
   answer workspace.change;
   entry fleet.move_entry;
@@ -1211,12 +1262,14 @@ declare
   pair text;
   place integer;
   places jsonb := '{}';
+  entries fleet.move_entry[] := '{}';
   verdicts workspace.changes[] := '{}';
-  models text[] := '{}';
-  refusals text[] := '{}';
+  is_written boolean[] := '{}';
+  has_new_model boolean[] := '{}';
+  verdict workspace.changes;
   detail text;
 
-  -- What is to be written, a workspace an element; verdict: its place above.
+  -- What is to be written, a workspace an element; chosen: the place of its pair above.
   resealed keyring.sealed_value;
   changed_ids uuid[] := '{}';
   versions bigint[] := '{}';
@@ -1225,7 +1278,6 @@ declare
   previous_key_ids integer[] := '{}';
   sealed bytea[] := '{}';
   key_ids integer[] := '{}';
-  has_new_model boolean[] := '{}';
   moment timestamptz;
   own_txid xid8;
   own_position bigint;
@@ -1234,31 +1286,33 @@ begin
   for stored in
     select
       w.id, w.runtime, w.version, s.sealed, s.key_id,
-      array(
-        select c.key::text from workspace.secrets as c where c.workspace_id = w.id and c.key <> 'MODEL' order by c.key
-      ) as credentials,
+      own.credentials,
+      w.runtime || E'\n' || own.credentials::text || E'\n' as pair,
       change_batch.request_id is not null and exists (
         select from workspace.changes as c where c.workspace_id = w.id and c.request_id = change_batch.request_id
       ) as is_recorded
     from unnest(change_batch.ids) as asked (id)
     join workspace.workspaces as w on w.id = asked.id
+    cross join lateral (
+      select array(
+        select c.key::text from workspace.secrets as c where c.workspace_id = w.id and c.key <> 'MODEL' order by c.key
+      ) as credentials
+      offset 0  -- read once, not wherever it is used
+    ) as own
     left join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
     where change_batch.from_runtime is null or w.runtime = change_batch.from_runtime
     order by w.id
   loop
-    target := coalesce(change_batch.runtime, stored.runtime);
-    model := null;
-    if stored.sealed is not null then
-      model := keyring.unseal(with_key, stored.id, 'MODEL', stored.sealed, stored.key_id);
-    end if;
-    -- As if it were left as it is.
-    entry := (stored.id, 'refused', null, stored.version, stored.runtime, stored.runtime, model, model, null);
+    model := case when stored.sealed is not null then
+      keyring.unseal(with_key, stored.id, 'MODEL', stored.sealed, stored.key_id)
+    end;
 
     -- This very request was made before: it is not made again, whatever happened since.
     if stored.is_recorded then
       begin
         answer := workspace.recorded_answer(
-          no_key, stored.id, change_batch.request_id, 'change_runtime', target, null, change_batch.restore
+          no_key, stored.id, change_batch.request_id, 'change_runtime',
+          coalesce(change_batch.runtime, stored.runtime), null, change_batch.restore
         );
         entry := (
           stored.id, 'recorded', null, answer.version, answer.previous_runtime, answer.runtime,
@@ -1267,14 +1321,16 @@ begin
       exception
         when sqlstate 'PT422' or sqlstate 'PT500' then
           get stacked diagnostics detail = pg_exception_detail;
-          entry.code := detail::jsonb ->> 'code';
+          entry := (
+            stored.id, 'refused', detail::jsonb ->> 'code', stored.version, stored.runtime, stored.runtime, model, model, null
+          );
       end;
       return next entry;
       continue;
     end if;
 
     -- No two pairs have the same name: what a model may contain stands at its end.
-    pair := stored.runtime || E'\n' || stored.credentials::text || E'\n' || case
+    pair := stored.pair || case
       when model is not null then 'model ' || model
       when stored.sealed is not null then 'unreadable'
       else 'none'
@@ -1282,56 +1338,60 @@ begin
     place := (places -> pair)::integer;
     -- What a workspace had before is its own.
     if place is null or change_batch.restore then
-      place := cardinality(verdicts) + 1;
+      place := cardinality(entries) + 1;
       current := (
         stored.id, stored.runtime, stored.version, stored.sealed, stored.key_id, model,
-        stored.sealed is not null and model is null, stored.credentials, no_key
+        stored.sealed is not null and model is null, no_key, null
       );
       begin
-        decided := workspace.choose_model(current, target, null, change_batch.restore);
-        verdicts := verdicts || workspace.describe_change(current, decided, 'change_runtime');
-        models := models || decided.model;
-        refusals := refusals || null::text;
+        decided := workspace.choose_model(
+          current, coalesce(change_batch.runtime, stored.runtime), null, change_batch.restore
+        );
+        verdict := workspace.describe_change(current, decided, 'change_runtime');
+        entry := (
+          null, case when verdict.changed then 'changed' else 'unchanged' end, null,
+          null, stored.runtime, decided.runtime, model, decided.model, decided.model_source
+        );
       exception
         when sqlstate 'PT422' or sqlstate 'PT500' then
           get stacked diagnostics detail = pg_exception_detail;
-          verdicts := verdicts || null::workspace.changes;
-          models := models || null::text;
-          refusals := refusals || (detail::jsonb ->> 'code');
+          verdict := null;
+          -- It is left as it is.
+          entry := (null, 'refused', detail::jsonb ->> 'code', null, stored.runtime, stored.runtime, model, model, null);
       end;
+      entries := entries || entry;
+      verdicts := verdicts || verdict;
+      -- As a single call, a move is recorded even where there is nothing to do: its replay would otherwise do it later. A
+      -- reset is nobody's request to a workspace that is no orphan.
+      is_written := is_written || (
+        entry.outcome = 'changed'
+        or (entry.outcome = 'unchanged' and change_batch.request_id is not null and change_batch.runtime is not null)
+      );
+      has_new_model := has_new_model || (entry.model is distinct from model);
       if place % 1000 = 0 then
         places := '{}';
       end if;
       places := places || jsonb_build_object(pair, place);
     end if;
 
-    if refusals[place] is not null then
-      entry.code := refusals[place];
-      return next entry;
-      continue;
-    end if;
-    entry.runtime := target;
-    entry.model := models[place];
-    entry.model_source := verdicts[place].model_source;
-    entry.outcome := case when verdicts[place].changed then 'changed' else 'unchanged' end;
-    -- As a single call, a move is recorded even where there is nothing to do: its replay would otherwise do it later. A
-    -- reset is nobody's request to a workspace that is no orphan.
-    if verdicts[place].changed or (change_batch.request_id is not null and change_batch.runtime is not null) then
+    entry := entries[place];
+    entry.workspace_id := stored.id;
+    entry.version := stored.version;
+    if is_written[place] then
       entry.version := stored.version + 1;
       if not change_batch.dry_run then
+        -- A model that stays keeps its bytes.
+        resealed := (stored.sealed, stored.key_id);
+        if has_new_model[place] then
+          resealed := keyring.seal(with_key, stored.id, 'MODEL', entry.model);
+        end if;
         changed_ids := changed_ids || stored.id;
         versions := versions || entry.version;
         chosen := chosen || place;
         previous_sealed := previous_sealed || stored.sealed;
         previous_key_ids := previous_key_ids || stored.key_id;
-        -- A model that stays keeps its bytes.
-        resealed := (stored.sealed, stored.key_id);
-        if entry.model is distinct from model then
-          resealed := keyring.seal(with_key, stored.id, 'MODEL', entry.model);
-        end if;
         sealed := sealed || resealed.sealed;
         key_ids := key_ids || resealed.key_id;
-        has_new_model := has_new_model || (entry.model is distinct from model);
       end if;
     end if;
     return next entry;
@@ -1342,19 +1402,23 @@ begin
   end if;
   moment := clock_timestamp();
   own_txid := pg_current_xact_id();
-  own_position := workspace.next_position(null, null);
+  own_position := workspace.own_position();
 
   insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
   select n.workspace_id, 'MODEL', n.sealed, n.key_id, moment
-  from unnest(changed_ids, sealed, key_ids, has_new_model) as n (workspace_id, sealed, key_id, is_new)
-  where n.is_new
+  from unnest(changed_ids, chosen, sealed, key_ids) as n (workspace_id, place, sealed, key_id)
+  where has_new_model[n.place]
   on conflict (workspace_id, key) do update set
     sealed = excluded.sealed,
     key_id = excluded.key_id,
     updated_at = excluded.updated_at;
 
   update workspace.workspaces as w
-  set runtime = coalesce(change_batch.runtime, w.runtime), version = n.version, updated_at = moment
+  set
+    runtime = coalesce(change_batch.runtime, w.runtime),
+    version = n.version,
+    updated_at = moment,
+    position = greatest(own_position, w.position)
   from unnest(changed_ids, versions) as n (workspace_id, version)
   where w.id = n.workspace_id;
 
@@ -1697,7 +1761,7 @@ CREATE FUNCTION fleet.feed_end() RETURNS bigint
     AS $$
 begin
   -- A change that this snapshot does not see is of a transaction whose id is not below the snapshot's xmin, so its
-  -- position is not below this (workspace.next_position). What is below it is seen, or was rolled back.
+  -- position is not below this (workspace.lock_workspace). What is below it is seen, or was rolled back.
   return (
     select case
       when n.made_in = n.tableoid and n.made_by = n.xmin
@@ -1865,7 +1929,8 @@ CREATE FUNCTION fleet.move(from_runtime text, to_runtime text, restore boolean D
 declare
   source constant text collate "C" := registry.clean_text(move.from_runtime, 'from_runtime');
   target constant text collate "C" := registry.clean_text(move.to_runtime, 'to_runtime');
-  request constant text collate "C" := workspace.optional_text(move.request_id, 'request_id');
+  request constant text collate "C" :=
+    case when move.request_id is not null then registry.clean_text(move.request_id, 'request_id') end;
   ids uuid[];
 begin
   if source = target then
@@ -1918,7 +1983,8 @@ CREATE FUNCTION fleet.orphans(runtime text DEFAULT NULL::text) RETURNS SETOF fle
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  asked constant text collate "C" := workspace.optional_text(orphans.runtime, 'runtime');
+  asked constant text collate "C" :=
+    case when orphans.runtime is not null then registry.clean_text(orphans.runtime, 'runtime') end;
 begin
   if asked is not null then
     perform registry.require_runtime(asked);
@@ -2090,7 +2156,7 @@ begin
         <= (last_examined.position, last_examined.workspace_id, last_examined.version)
       and c.changed_at < prune_changes.before
       and (c.request_id is null or c.changed_at < replayable_since)
-      -- The first keeps the id taken (create_workspace), the last is where the next one goes on (next_position).
+      -- The first keeps the id taken (create_workspace), the last tells how the workspace came to be as it is.
       and c.version > 1
       and exists (
         select
@@ -2412,7 +2478,6 @@ begin
   orphan.runtime := reset_of.runtime;
   orphan.model := reset_of.model;
   orphan.model_is_unreadable := false;
-  orphan.credentials := '{}';  -- They decide by whom a model is served, not which it is.
   return workspace.choose_model(orphan, reset_of.runtime, null, false);
 exception
   when sqlstate 'PT422' then
@@ -2437,8 +2502,10 @@ CREATE FUNCTION fleet.reset_orphans(runtime text DEFAULT NULL::text, request_id 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  source constant text collate "C" := workspace.optional_text(reset_orphans.runtime, 'runtime');
-  request constant text collate "C" := workspace.optional_text(reset_orphans.request_id, 'request_id');
+  source constant text collate "C" :=
+    case when reset_orphans.runtime is not null then registry.clean_text(reset_orphans.runtime, 'runtime') end;
+  request constant text collate "C" :=
+    case when reset_orphans.request_id is not null then registry.clean_text(reset_orphans.request_id, 'request_id') end;
   ids uuid[];
 begin
   perform fleet.begin_batch(reset_orphans.batch, reset_orphans.dry_run);
@@ -2857,7 +2924,11 @@ declare
   opened text;
 begin
   opened := pgcrypto.pgp_sym_decrypt(open.message, open.key);
-  return case when starts_with(opened, open.label) and keyring.is_whole(open.message) then
+  -- A short message, and most are, says in one byte how long it is: that needs no call.
+  return case when starts_with(opened, open.label) and (
+    octet_length(open.message) < 208 and get_byte(open.message, 15) = octet_length(open.message) - 16
+    or keyring.is_whole(open.message)
+  ) then
     substr(opened, length(open.label) + 1)
   end;
 exception
@@ -3640,6 +3711,80 @@ COMMENT ON FUNCTION registry.list_runtimes() IS 'Every runtime in the registry, 
 
 
 --
+-- Name: look_up(text, text, text); Type: FUNCTION; Schema: registry; Owner: -
+--
+
+CREATE FUNCTION registry.look_up(runtime text, model text, previous_runtime text DEFAULT NULL::text) RETURNS registry.finding
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+declare
+  finding registry.finding;
+begin
+  select
+    (
+      here.model is not null or claimed.provider is not null or (r.model_policy = 'any' and look_up.model is not null),
+      coalesce(here.provider, claimed.provider),
+      coalesce(here.billed_to, claimed.billed_to),
+      here.deprecated_at <= now(),
+      here.sunset_at
+    )::registry.routing,
+    here.is_contested,
+    r.default_model,
+    (true, standard.provider, standard.billed_to, standard.deprecated_at <= now(), standard.sunset_at)::registry.routing,
+    standard.is_contested,
+    previous.billed_to,
+    previous.is_contested,
+    previous.has_equivalents
+  into finding
+  from registry.runtimes as r
+  -- Of the arms that list an id, the first has it on the menu.
+  left join registry.models as standard
+    on standard.runtime = r.name and standard.model = r.default_model and standard.menu_position is not null
+  left join registry.models as previous
+    on previous.runtime = look_up.previous_runtime
+    and previous.model = look_up.model
+    and previous.menu_position is not null
+  left join registry.models as here
+    on here.runtime = r.name and here.model = look_up.model and here.menu_position is not null
+  -- No arm lists it: a prefix or an alias. Within a runtime no two providers overlap (refused at load), so of each kind
+  -- only the greatest pattern that is not above the id can claim it: one step down an index, however many there are.
+  left join lateral (
+    select candidate.provider, candidate.billed_to
+    from (
+      select false as case_folded, look_up.model collate "C" as id
+      union all
+      select true, lower(look_up.model collate "C") where r.folds_case
+    ) as asked
+    cross join lateral (
+      select c.pattern, c.is_prefix, c.provider, c.billed_to
+      from registry.claims as c
+      where c.runtime = r.name and c.case_folded = asked.case_folded and c.pattern <= asked.id
+      order by c.pattern desc
+      limit 1
+    ) as candidate
+    where here.model is null
+      and case when candidate.is_prefix
+        then starts_with(asked.id, candidate.pattern)
+        else asked.id = candidate.pattern
+      end
+  ) as claimed on true
+  where r.name = look_up.runtime;
+  return finding;
+end
+$$;
+
+
+--
+-- Name: FUNCTION look_up(runtime text, model text, previous_runtime text); Type: COMMENT; Schema: registry; Owner: -
+--
+
+COMMENT ON FUNCTION registry.look_up(runtime text, model text, previous_runtime text) IS 'Internal: what the registry knows of a model on a runtime, and on the runtime before; all null of a runtime that is not registered.';
+
+
+--
 -- Name: manifest_arms(jsonb); Type: FUNCTION; Schema: registry; Owner: -
 --
 
@@ -3739,6 +3884,11 @@ begin
     from registry.manifest_arms(manifest_content.manifest) as a
   );
 
+  content.equivalents := array(
+    select row(e.model, e.group_index + 1)::registry.equivalents
+    from registry.manifest_equivalents(manifest_content.manifest) as e
+  );
+
   content.models := array(
     select row(
       m.runtime,
@@ -3751,13 +3901,16 @@ begin
       coalesce(there.deprecated_at, everywhere.deprecated_at),
       coalesce(there.sunset_at, everywhere.sunset_at),
       coalesce(there.successor, everywhere.successor),
-      p.billed_to
+      p.billed_to,
+      m.is_contested,
+      e.model is not null
     )::registry.models
     from (
       select
         listed.*,
         row_number() over (partition by listed.runtime, listed.model order by listed.arm_index, listed.model_index) = 1
           as is_first,
+        min(listed.arm_index) over same_id <> max(listed.arm_index) over same_id as is_contested,
         row_number() over (
           partition by listed.runtime, listed.model, listed.arm_index order by listed.model_index
         ) as occurrence_on_arm
@@ -3765,29 +3918,15 @@ begin
         select m.runtime collate "C" as runtime, m.model collate "C" as model, m.arm_index, m.model_index, m.provider
         from registry.manifest_models(manifest_content.manifest) as m
       ) as listed
+      window same_id as (partition by listed.runtime, listed.model)
     ) as m
     left join registry.manifest_deprecated(manifest_content.manifest) as there
       on there.model = m.model and there.runtime = m.runtime
     left join registry.manifest_deprecated(manifest_content.manifest) as everywhere
       on everywhere.model = m.model and everywhere.is_everywhere
+    left join unnest(content.equivalents) as e on e.model = m.model
     join unnest(content.providers) as p on p.name = m.provider
     where m.occurrence_on_arm = 1
-  );
-
-  content.runtimes := array(
-    select row(
-      named.runtime,
-      named.runtime_index + 1,
-      named.model_policy,
-      coalesce(named.default_model, menu.first),
-      coalesce(menu.size, 0)
-    )::registry.runtimes
-    from registry.manifest_runtimes(manifest_content.manifest) as named
-    left join (
-      select m.runtime, min(m.model) filter (where m.menu_position = 1) as first, count(m.menu_position) as size
-      from unnest(content.models) as m
-      group by m.runtime
-    ) as menu on menu.runtime = named.runtime
   );
 
   content.claims := array(
@@ -3797,9 +3936,21 @@ begin
     join unnest(content.providers) as p on p.name = u.provider
   );
 
-  content.equivalents := array(
-    select row(e.model, e.group_index + 1)::registry.equivalents
-    from registry.manifest_equivalents(manifest_content.manifest) as e
+  content.runtimes := array(
+    select row(
+      named.runtime,
+      named.runtime_index + 1,
+      named.model_policy,
+      coalesce(named.default_model, menu.first),
+      coalesce(menu.size, 0),
+      named.runtime in (select c.runtime from unnest(content.claims) as c where c.case_folded)
+    )::registry.runtimes
+    from registry.manifest_runtimes(manifest_content.manifest) as named
+    left join (
+      select m.runtime, min(m.model) filter (where m.menu_position = 1) as first, count(m.menu_position) as size
+      from unnest(content.models) as m
+      group by m.runtime
+    ) as menu on menu.runtime = named.runtime
   );
 
   return content;
@@ -4805,7 +4956,8 @@ begin
     position = excluded.position,
     model_policy = excluded.model_policy,
     default_model = excluded.default_model,
-    menu_size = excluded.menu_size;
+    menu_size = excluded.menu_size,
+    folds_case = excluded.folds_case;
 end
 $$;
 
@@ -4924,19 +5076,13 @@ Errors: INVALID_ARGUMENT, RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE.';
 CREATE FUNCTION registry.route(runtime text, model text, auth_env text[]) RETURNS registry.routing
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
     AS $$
 declare
-  routing registry.routing;
+  finding constant registry.finding := registry.look_up(route.runtime, route.model);
+  routing registry.routing := finding.routing;
 begin
-  -- An exact id. Of several arms that list it, the only one that the credentials open wins, else the first.
-  if route.auth_env = '{}' then
-    select true, m.provider, m.billed_to, m.deprecated_at <= now(), m.sunset_at
-    into routing
-    from registry.models as m
-    where m.runtime = route.runtime and m.model = route.model and m.menu_position is not null;
-  else
+  -- Of several arms that list the id, the only one that the credentials open wins, else the first.
+  if finding.is_contested and route.auth_env <> '{}' then
     select true, candidate.provider, candidate.billed_to, candidate.deprecated_at <= now(), candidate.sunset_at
     into routing
     from (
@@ -4955,29 +5101,6 @@ begin
     order by (candidate.is_open and candidate.open_arms = 1) desc, candidate.arm_position
     limit 1;
   end if;
-  if found then
-    return routing;
-  end if;
-
-  -- A prefix or an alias. Within a runtime no two providers overlap (refused at load), so of each kind only the greatest
-  -- pattern that is not above the id can claim it: one step down an index, however many there are.
-  select
-    claimed.provider is not null or (r.model_policy = 'any' and route.model is not null),
-    claimed.provider,
-    claimed.billed_to
-  into routing.routable, routing.provider, routing.billed_to
-  from registry.runtimes as r
-  left join (
-    (values (false, route.model collate "C"), (true, lower(route.model collate "C"))) as asked (case_folded, id)
-    cross join lateral (
-      select c.pattern, c.is_prefix, c.provider, c.billed_to
-      from registry.claims as c
-      where c.runtime = route.runtime and c.case_folded = asked.case_folded and c.pattern <= asked.id
-      order by c.pattern desc
-      limit 1
-    ) as claimed
-  ) on case when claimed.is_prefix then starts_with(asked.id, claimed.pattern) else asked.id = claimed.pattern end
-  where r.name = route.runtime;
   routing.routable := coalesce(routing.routable, false);
   return routing;
 end
@@ -5311,7 +5434,7 @@ COMMENT ON COLUMN workspace.changes.model_deprecated IS 'Whether the registry de
 -- Name: COLUMN changes."position"; Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON COLUMN workspace.changes."position" IS 'Its place in the feed, see workspace.next_position; 0: made before there was a feed.';
+COMMENT ON COLUMN workspace.changes."position" IS 'Its place in the feed, see workspace.lock_workspace; 0: made before there was a feed.';
 
 
 --
@@ -5376,8 +5499,10 @@ CREATE FUNCTION workspace.change_runtime(ws uuid, runtime text, model text DEFAU
     AS $$
 declare
   target constant text collate "C" := registry.clean_text(change_runtime.runtime, 'runtime');
-  wanted constant text collate "C" := workspace.optional_text(change_runtime.model, 'model');
-  request constant text collate "C" := workspace.optional_text(change_runtime.request_id, 'request_id');
+  wanted constant text collate "C" :=
+    case when change_runtime.model is not null then registry.clean_text(change_runtime.model, 'model') end;
+  request constant text collate "C" :=
+    case when change_runtime.request_id is not null then registry.clean_text(change_runtime.request_id, 'request_id') end;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -5437,86 +5562,115 @@ CREATE FUNCTION workspace.choose_model(current workspace.snapshot, runtime text,
     SET enable_bitmapscan TO 'off'
     AS $$
 declare
-  decided workspace.decision;
+  finding registry.finding;
   last keyring.sealed_value;
+  chosen text := choose_model.model;
+  source text := 'requested';
+  routing registry.routing;
+  previous_billed_to text;
+  is_changed boolean;
 begin
-  decided.runtime := choose_model.runtime;
-
   -- An explicit choice is strict: it is never replaced by another model.
-  if choose_model.model is not null then
-    decided.model := choose_model.model;
-    decided.model_source := 'requested';
-    decided.routing := registry.route(choose_model.runtime, decided.model, current.credentials);
-    if not (decided.routing).routable then
+  if chosen is not null then
+    routing := workspace.route(current.workspace_id, choose_model.runtime, chosen);
+    if not routing.routable then
       perform registry.require_runtime(choose_model.runtime);
       perform registry.refuse_model(choose_model.runtime);
     end if;
-    return decided;
-  end if;
+    if current.model is not null then
+      previous_billed_to := (workspace.route(current.workspace_id, current.runtime, current.model)).billed_to;
+    end if;
 
-  if current.model is null then
+  elsif current.model is null then
     perform registry.require_runtime(choose_model.runtime);
     if current.model_is_unreadable then
       perform workspace.secret_unreadable(current.workspace_id);
     end if;
-    decided.model_source := 'none';
-    return decided;
-  end if;
+    source := 'none';
 
-  decided.model := current.model;
-  decided.model_source := 'kept';
-  decided.routing := registry.route(choose_model.runtime, decided.model, current.credentials);
+  else
+    chosen := current.model;
+    source := 'kept';
+    finding := registry.look_up(choose_model.runtime, chosen, current.runtime);
+    routing := finding.routing;
+    if finding.is_contested then
+      routing := workspace.route(current.workspace_id, choose_model.runtime, chosen);
+    end if;
+    previous_billed_to := finding.previous_billed_to;
+    if finding.previous_is_contested is not false then
+      previous_billed_to := (workspace.route(current.workspace_id, current.runtime, chosen)).billed_to;
+    end if;
 
-  -- Orphaned. What replaces it comes from the workspace's own history or the registry, never from the caller.
-  if not (decided.routing).routable and choose_model.restore then
-    select c.sealed, c.key_id
-    into last
-    from workspace.changes as c
-    where c.workspace_id = current.workspace_id
-      and c.runtime = choose_model.runtime
-      and c.sealed is not null
-    order by c.version desc
-    limit 1;
-    decided.model := keyring.unseal(current.with_key, current.workspace_id, 'MODEL', last.sealed, last.key_id);
-    decided.model_source := 'restored';
-    decided.routing := registry.route(choose_model.runtime, decided.model, current.credentials);
-  end if;
+    -- Orphaned. What replaces it comes from the workspace's own history or the registry, never from the caller.
+    if routing.routable is not true and choose_model.restore then
+      select c.sealed, c.key_id
+      into last
+      from workspace.changes as c
+      where c.workspace_id = current.workspace_id
+        and c.runtime = choose_model.runtime
+        and c.sealed is not null
+      order by c.version desc
+      limit 1;
+      chosen := keyring.unseal(current.with_key, current.workspace_id, 'MODEL', last.sealed, last.key_id);
+      source := 'restored';
+      routing := workspace.route(current.workspace_id, choose_model.runtime, chosen);
+    end if;
 
-  if not (decided.routing).routable then
-    select
-      coalesce(equivalent.model, r.default_model),
-      case when equivalent.model is null then 'default' else 'equivalent' end
-    into decided.model, decided.model_source
-    from registry.runtimes as r
-    left join lateral (
+    if routing.routable is not true and finding.has_equivalents is not false then
       select alike.model
-      from registry.equivalents as alike
+      into chosen
+      from registry.equivalents as e
+      join registry.equivalents as alike on alike.group_number = e.group_number
       -- Limited so that it stays what it is, a lookup for each, and is not turned into a walk along the menu.
       cross join lateral (
         select m.menu_position
         from registry.models as m
-        where m.runtime = r.name and m.model = alike.model and m.menu_position is not null
+        where m.runtime = choose_model.runtime and m.model = alike.model and m.menu_position is not null
         limit 1
       ) as listed
-      where alike.group_number = (select e.group_number from registry.equivalents as e where e.model = current.model)
+      where e.model = current.model
       order by listed.menu_position
-      limit 1
-    ) as equivalent on true
-    where r.name = choose_model.runtime;
-    if decided.model is null then
-      perform registry.require_runtime(choose_model.runtime);
-      raise exception using
-        errcode = 'PT422',
-        message = format(
-          'The current model is not registered for the runtime %s, which has no default model.', choose_model.runtime
-        ),
-        detail = jsonb_build_object('code', 'NO_DEFAULT_MODEL', 'runtime', choose_model.runtime)
-          || registry.valid_models(choose_model.runtime),
-        hint = 'Take another runtime, or name a model that this one accepts in the same call. Nothing was changed.';
+      limit 1;
+      if found then
+        source := 'equivalent';
+        routing := workspace.route(current.workspace_id, choose_model.runtime, chosen);
+      end if;
     end if;
-    decided.routing := registry.route(choose_model.runtime, decided.model, current.credentials);
+
+    if routing.routable is not true then
+      chosen := finding.default_model;
+      source := 'default';
+      routing := finding.default_routing;
+      if chosen is null then
+        perform registry.require_runtime(choose_model.runtime);
+        raise exception using
+          errcode = 'PT422',
+          message = format(
+            'The current model is not registered for the runtime %s, which has no default model.', choose_model.runtime
+          ),
+          detail = jsonb_build_object('code', 'NO_DEFAULT_MODEL', 'runtime', choose_model.runtime)
+            || registry.valid_models(choose_model.runtime),
+          hint = 'Take another runtime, or name a model that this one accepts in the same call. Nothing was changed.';
+      elsif finding.default_is_contested then
+        routing := workspace.route(current.workspace_id, choose_model.runtime, chosen);
+      end if;
+    end if;
   end if;
-  return decided;
+
+  is_changed := choose_model.runtime is distinct from current.runtime
+    or chosen is distinct from current.model
+    or current.model_is_unreadable;
+  return (
+    choose_model.runtime,
+    chosen,
+    source,
+    routing.provider,
+    routing.billed_to,
+    coalesce(routing.deprecated, false),
+    routing.sunset_at,
+    is_changed,
+    is_changed and coalesce(previous_billed_to <> routing.billed_to, false)
+  )::workspace.decision;
 end
 $$;
 
@@ -5540,7 +5694,8 @@ CREATE FUNCTION workspace.clear_model(ws uuid, expected_version bigint DEFAULT N
     SET jit TO 'off'
     AS $$
 declare
-  request constant text collate "C" := workspace.optional_text(clear_model.request_id, 'request_id');
+  request constant text collate "C" :=
+    case when clear_model.request_id is not null then registry.clean_text(clear_model.request_id, 'request_id') end;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -5555,8 +5710,7 @@ begin
   if clear_model.expected_version <> current.version then
     perform workspace.version_conflict(current.workspace_id, current.version, clear_model.expected_version);
   end if;
-  decided.runtime := current.runtime;
-  decided.model_source := 'none';
+  decided := (current.runtime, null, 'none', null, null, false, null, current.sealed is not null, false);
   return workspace.write_change(current, decided, 'clear_model', false, request);
 end
 $$;
@@ -5586,8 +5740,10 @@ CREATE FUNCTION workspace.create_workspace(name text, runtime text, model text D
 declare
   called constant text collate "C" := registry.clean_text(create_workspace.name, 'name');
   target constant text collate "C" := registry.clean_text(create_workspace.runtime, 'runtime');
-  wanted constant text collate "C" := workspace.optional_text(create_workspace.model, 'model');
-  request constant text collate "C" := workspace.optional_text(create_workspace.request_id, 'request_id');
+  wanted constant text collate "C" :=
+    case when create_workspace.model is not null then registry.clean_text(create_workspace.model, 'model') end;
+  request constant text collate "C" :=
+    case when create_workspace.request_id is not null then registry.clean_text(create_workspace.request_id, 'request_id') end;
   -- A request_id has no line break, so no other actor and request_id make the same text.
   digest bytea := sha256(convert_to(workspace.actor() || E'\n' || request, 'UTF8'));
   moment timestamptz;
@@ -5606,10 +5762,10 @@ begin
   );
   absent.version := 0;
   absent.model_is_unreadable := false;
-  absent.credentials := '{}';
 
   perform workspace.hold();
   absent.with_key := keyring.active_key();
+  absent.next_position := workspace.own_position();
   moment := clock_timestamp();
   answer := workspace.recorded_answer(
     absent.with_key, absent.workspace_id, request, 'create_workspace', target, wanted, false, called
@@ -5630,8 +5786,8 @@ begin
     described.key_id := stored.key_id;
   end if;
   begin
-    insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at)
-    values (absent.workspace_id, called, target, described.version, moment, moment);
+    insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at, position)
+    values (absent.workspace_id, called, target, described.version, moment, moment, described.position);
     -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
     perform workspace.record_change(described, case when wanted is not null then 'MODEL' end, stored);
   exception
@@ -5662,6 +5818,32 @@ name: what people call it; need not be unique. runtime: its runtime. model: its 
 request_id: the caller''s name for this request; repeated by the same actor, it gets the recorded answer and creates nothing.
 Errors: INVALID_ARGUMENT, WORKSPACE_EXISTS, REQUEST_ID_REUSED, RUNTIME_UNSUPPORTED, MODEL_NOT_REGISTERED, REGISTRY_UNAVAILABLE,
 ENCRYPTION_KEY_MISSING. Above READ COMMITTED, 40001 if the registry was loaded meanwhile.';
+
+
+--
+-- Name: credentials(uuid); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.credentials(ws uuid) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return array(
+    select s.key::text
+    from workspace.secrets as s
+    where s.workspace_id = credentials.ws and s.key <> 'MODEL'
+    order by s.key
+  );
+end
+$$;
+
+
+--
+-- Name: FUNCTION credentials(ws uuid); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.credentials(ws uuid) IS 'Internal: the names of a workspace''s secrets besides MODEL. Where several providers list a model, they may decide who serves it.';
 
 
 --
@@ -5719,7 +5901,7 @@ begin
     perform workspace.version_conflict(current.workspace_id, current.version, delete_workspace.expected_version);
   end if;
 
-  decided.model_source := 'none';
+  decided := (null, null, 'none', null, null, false, null, true, false);
   described := workspace.describe_change(current, decided, 'delete_workspace');
   described.version := current.version + 1;
 
@@ -5742,47 +5924,50 @@ meanwhile.';
 
 
 --
--- Name: describe_change(workspace.snapshot, workspace.decision, text); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: describe_change(workspace.snapshot, workspace.decision, text, boolean, text, text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text) RETURNS workspace.changes
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean DEFAULT false, request_id text DEFAULT NULL::text, name text DEFAULT NULL::text) RETURNS workspace.changes
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  described workspace.changes;
 begin
-  described.workspace_id := current.workspace_id;
-  described.version := current.version;
-  described.action := describe_change.action;
-  described.changed := decided.runtime is distinct from current.runtime
-    or decided.model is distinct from current.model
-    or current.model_is_unreadable;
-  described.previous_runtime := current.runtime;
-  described.runtime := decided.runtime;
-  if not current.model_is_unreadable then
-    described.previous_sealed := current.sealed;
-    described.previous_key_id := current.key_id;
-  end if;
-  described.model_source := decided.model_source;
-  described.provider := (decided.routing).provider;
-  described.billed_to := (decided.routing).billed_to;
-  described.billing_changed := described.changed and current.model is not null and coalesce(
-    (registry.route(current.runtime, current.model, current.credentials)).billed_to <> described.billed_to, false
-  );
-  described.restore := false;
-  described.model_deprecated := coalesce((decided.routing).deprecated, false);
-  described.model_sunset_at := (decided.routing).sunset_at;
-  return described;
+  -- In one expression: what plpgsql evaluates costs for each, in every transaction.
+  return (
+    current.workspace_id,
+    current.version,
+    describe_change.action,
+    decided.changed,
+    current.runtime,  -- previous_runtime
+    decided.runtime,
+    case when not current.model_is_unreadable then current.sealed end,  -- previous_sealed
+    case when not current.model_is_unreadable then current.key_id end,  -- previous_key_id
+    null,  -- sealed
+    null,  -- key_id
+    decided.model_source,
+    decided.provider,
+    decided.billed_to,
+    decided.billing_changed,
+    describe_change.restore,
+    null,  -- actor
+    describe_change.request_id,
+    null,  -- changed_at
+    null,  -- txid
+    null,  -- secret
+    decided.model_deprecated,
+    decided.model_sunset_at,
+    current.next_position,  -- position
+    describe_change.name
+  )::workspace.changes;
 end
 $$;
 
 
 --
--- Name: FUNCTION describe_change(current workspace.snapshot, decided workspace.decision, action text); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION describe_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text) IS 'Internal: what a decision changes, as a row of changes that is not written yet: its version is the current one, and the model after is missing.';
+COMMENT ON FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text) IS 'Internal: what a decision changes, as a row of changes that is not written yet: its version is the current one, and the model after is missing.';
 
 
 --
@@ -5902,7 +6087,7 @@ begin
     perform workspace.secret_unreadable(current.workspace_id);
   end if;
   if current.model is not null then
-    routing := registry.route(current.runtime, current.model, current.credentials);
+    routing := workspace.route(current.workspace_id, current.runtime, current.model);
   end if;
 
   select
@@ -5989,6 +6174,42 @@ $$;
 --
 
 COMMENT ON FUNCTION workspace.hold() IS 'Internal: keeps the registry and the keyring as they are until the transaction ends. Raises 40001 if the transaction''s snapshot is older.';
+
+
+--
+-- Name: keep_pair(workspace.snapshot, text[]); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.keep_pair(current workspace.snapshot, credentials text[]) RETURNS workspace.decision
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  routing constant registry.routing := registry.route(
+    current.runtime, current.model, keep_pair.credentials
+  );
+begin
+  return (
+    current.runtime,
+    current.model,
+    case when current.sealed is null then 'none' else 'kept' end,
+    routing.provider,
+    routing.billed_to,
+    coalesce(routing.deprecated, false),
+    routing.sunset_at,
+    false,
+    false
+  )::workspace.decision;
+end
+$$;
+
+
+--
+-- Name: FUNCTION keep_pair(current workspace.snapshot, credentials text[]); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.keep_pair(current workspace.snapshot, credentials text[]) IS 'Internal: the decision that a workspace keeps its pair, even one that a newer registry does not have, or that cannot be read.
+credentials: the names of its secrets besides MODEL.';
 
 
 --
@@ -6079,21 +6300,51 @@ CREATE FUNCTION workspace.lock_workspace(ws uuid, runtime text DEFAULT NULL::tex
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  current workspace.snapshot;
+  active keyring.keys;
+  last_position bigint;
 begin
   perform workspace.hold();
 
-  -- Whoever changes the runtime or the secrets of a workspace holds its row, so what is read next stays so. The lock
-  -- and the reading are two statements on purpose: a statement that had to wait would see the row anew, but the secret
-  -- as it was before the wait. A row that is not there yet cannot be locked, and must not be read either: the next
-  -- statement might see it.
-  perform from workspace.workspaces as w where w.id = lock_workspace.ws for no key update;
+  -- Whoever changes the runtime or the secrets of a workspace holds its row, so what is read next stays so. The lock and
+  -- the reading are two statements on purpose: a statement that had to wait would see the row anew, but the secret as it
+  -- was before the wait. A row that is not there yet cannot be locked, and must not be read either: the next statement
+  -- might see it.
+  select w.id, w.runtime, w.version, w.position
+  into current.workspace_id, current.runtime, current.version, last_position
+  from workspace.workspaces as w
+  where w.id = lock_workspace.ws
+  for no key update;
   if not found then
     if lock_workspace.runtime is not null then
       perform registry.require_runtime(lock_workspace.runtime);
     end if;
     perform workspace.workspace_not_found(lock_workspace.ws);
   end if;
-  return workspace.read_workspace(lock_workspace.ws, lock_workspace.needs_key);
+
+  loop
+    -- The place in the feed: not below our own transaction id (as workspace.own_position), for readers are given what lies
+    -- below the oldest transaction still running, and this is not visible yet. Not below the change before: its transaction
+    -- may be the younger one, if it got the workspace first. (It is over, or our own. Equal positions go by version.)
+    select s.sealed, s.key_id, k.id, k.wrapped, greatest((n.era << 45) + pg_current_xact_id()::text::bigint, last_position)
+    into current.sealed, current.key_id, active.id, active.wrapped, current.next_position
+    from workspace.numbering as n
+    left join workspace.secrets as s on s.workspace_id = lock_workspace.ws and s.key = 'MODEL'
+    left join keyring.keys as k on k.retired_at is null  -- the active one; they are few, and an index costs more
+    where n.made_in = n.tableoid and n.made_by = n.xmin;
+    exit when found;
+    perform workspace.begin_era();
+  end loop;
+
+  current.with_key := keyring.open_key(active, lock_workspace.needs_key);
+  if current.sealed is not null then
+    current.model := keyring.unseal(
+      current.with_key, current.workspace_id, 'MODEL', current.sealed, current.key_id
+    );
+  end if;
+  current.model_is_unreadable := current.sealed is not null and current.model is null;
+  return current;
 end
 $$;
 
@@ -6107,68 +6358,34 @@ Raises as read_workspace does; of a workspace that is not there it says first, w
 
 
 --
--- Name: next_position(uuid, bigint); Type: FUNCTION; Schema: workspace; Owner: -
+-- Name: own_position(); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
-CREATE FUNCTION workspace.next_position(ws uuid, version bigint) RETURNS bigint
+CREATE FUNCTION workspace.own_position() RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   own_position bigint;
-  position_before bigint;
 begin
-  select
-    (n.era << 45) + pg_current_xact_id()::text::bigint,
-    (
-      select c.position
-      from workspace.changes as c
-      where c.workspace_id = next_position.ws and c.version = next_position.version - 1
-    )
-  into own_position, position_before
-  from workspace.numbering as n
-  where n.singleton and n.made_in = n.tableoid and n.made_by = n.xmin;
-  if not found then
+  loop
+    select (n.era << 45) + pg_current_xact_id()::text::bigint
+    into own_position
+    from workspace.numbering as n
+    where n.made_in = n.tableoid and n.made_by = n.xmin;
+    exit when found;
     perform workspace.begin_era();
-    return workspace.next_position(next_position.ws, next_position.version);
-  end if;
-
-  -- Not below our own transaction id: readers are given what lies below the oldest transaction still running, and this is
-  -- not visible yet. Not below the change before: its transaction may be the younger one, if it got the workspace first.
-  -- (It is over, or our own: the workspace is locked. Equal positions go by version.)
-  return greatest(own_position, position_before);
+  end loop;
+  return own_position;
 end
 $$;
 
 
 --
--- Name: FUNCTION next_position(ws uuid, version bigint); Type: COMMENT; Schema: workspace; Owner: -
+-- Name: FUNCTION own_position(); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.next_position(ws uuid, version bigint) IS 'Internal: the position of the change that makes a workspace this version; the workspace is locked, or new.
-Both null: the lowest that a change of this transaction can have.';
-
-
---
--- Name: optional_text(text, text); Type: FUNCTION; Schema: workspace; Owner: -
---
-
-CREATE FUNCTION workspace.optional_text(value text, argument text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  -- Only null means "not given": a blank value is a mistake, never a silent null.
-  return case when optional_text.value is not null then registry.clean_text(optional_text.value, optional_text.argument) end;
-end
-$$;
-
-
---
--- Name: FUNCTION optional_text(value text, argument text); Type: COMMENT; Schema: workspace; Owner: -
---
-
-COMMENT ON FUNCTION workspace.optional_text(value text, argument text) IS 'Internal: null, or the value as registry.clean_text leaves it.';
+COMMENT ON FUNCTION workspace.own_position() IS 'Internal: the lowest position that a change of this transaction can have: that of a workspace''s first change.';
 
 
 --
@@ -6183,7 +6400,8 @@ CREATE FUNCTION workspace.preview_runtime_change(ws uuid, runtime text, model te
     AS $$
 declare
   target constant text collate "C" := registry.clean_text(preview_runtime_change.runtime, 'runtime');
-  wanted constant text collate "C" := workspace.optional_text(preview_runtime_change.model, 'model');
+  wanted constant text collate "C" :=
+    case when preview_runtime_change.model is not null then registry.clean_text(preview_runtime_change.model, 'model') end;
   current workspace.snapshot;
   decided workspace.decision;
 begin
@@ -6225,15 +6443,13 @@ declare
 begin
   select
     w.id, w.runtime, w.version, s.sealed, s.key_id,
-    array(select c.key::text from workspace.secrets as c where c.workspace_id = w.id and c.key <> 'MODEL'),
     k.id, k.wrapped
   into
     snapshot.workspace_id, snapshot.runtime, snapshot.version, snapshot.sealed, snapshot.key_id,
-    snapshot.credentials,
     active.id, active.wrapped
   from workspace.workspaces as w
   left join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
-  left join keyring.keys as k on k.state = 'active'
+  left join keyring.keys as k on k.retired_at is null  -- the active one; they are few, and an index costs more
   where w.id = read_workspace.ws;
   if not found then
     perform workspace.workspace_not_found(read_workspace.ws);
@@ -6255,7 +6471,7 @@ $$;
 -- Name: FUNCTION read_workspace(ws uuid, needs_key boolean); Type: COMMENT; Schema: workspace; Owner: -
 --
 
-COMMENT ON FUNCTION workspace.read_workspace(ws uuid, needs_key boolean) IS 'Internal: a workspace''s runtime, version, model and names of credentials, and the key that seals.
+COMMENT ON FUNCTION workspace.read_workspace(ws uuid, needs_key boolean) IS 'Internal: a workspace''s runtime, version and model, and the key that seals.
 Raises INVALID_ARGUMENT, WORKSPACE_NOT_FOUND and, unless it can do without the key, ENCRYPTION_KEY_MISSING.';
 
 
@@ -6271,7 +6487,6 @@ declare
   actor constant text := workspace.actor();
   changed_at constant timestamptz := clock_timestamp();
   txid constant xid8 := pg_current_xact_id();
-  position constant bigint := workspace.next_position(described.workspace_id, described.version);
 begin
   -- One statement: three would cost much more. (With the update at its end it can be distributed, too.)
   with stored as (
@@ -6297,7 +6512,7 @@ begin
       described.previous_sealed, described.previous_key_id, described.sealed, described.key_id,
       described.model_source, described.provider, described.billed_to, described.billing_changed,
       described.restore, actor, described.request_id, changed_at, txid, described.secret,
-      described.model_deprecated, described.model_sunset_at, position, described.name
+      described.model_deprecated, described.model_sunset_at, described.position, described.name
     )
   )
   -- Not a workspace that this very change has made, or deleted.
@@ -6306,7 +6521,8 @@ begin
     name = coalesce(described.name, w.name),
     runtime = described.runtime,
     version = described.version,
-    updated_at = changed_at
+    updated_at = changed_at,
+    position = described.position
   where w.id = described.workspace_id and w.version < described.version;
 
   -- Off unless asked for: transactions that notify commit one after the other.
@@ -6396,9 +6612,12 @@ CREATE FUNCTION workspace.rename_workspace(ws uuid, name text, runtime text DEFA
     AS $$
 declare
   called constant text collate "C" := registry.clean_text(rename_workspace.name, 'name');
-  target constant text collate "C" := workspace.optional_text(rename_workspace.runtime, 'runtime');
-  wanted constant text collate "C" := workspace.optional_text(rename_workspace.model, 'model');
-  request constant text collate "C" := workspace.optional_text(rename_workspace.request_id, 'request_id');
+  target constant text collate "C" :=
+    case when rename_workspace.runtime is not null then registry.clean_text(rename_workspace.runtime, 'runtime') end;
+  wanted constant text collate "C" :=
+    case when rename_workspace.model is not null then registry.clean_text(rename_workspace.model, 'model') end;
+  request constant text collate "C" :=
+    case when rename_workspace.request_id is not null then registry.clean_text(rename_workspace.request_id, 'request_id') end;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -6433,10 +6652,7 @@ begin
     perform workspace.secret_unreadable(current.workspace_id);
   else
     -- The pair stays as it is, even one that a newer registry does not have.
-    decided.runtime := current.runtime;
-    decided.model := current.model;
-    decided.model_source := case when current.model is null then 'none' else 'kept' end;
-    decided.routing := registry.route(current.runtime, current.model, current.credentials);
+    decided := workspace.keep_pair(current, workspace.credentials(current.workspace_id));
   end if;
   return workspace.write_change(
     current, decided, 'rename_workspace', rename_workspace.restore, request, called
@@ -6541,6 +6757,27 @@ COMMENT ON FUNCTION workspace.reseal_workspace(with_key keyring.data_key, ws uui
 
 
 --
+-- Name: route(uuid, text, text); Type: FUNCTION; Schema: workspace; Owner: -
+--
+
+CREATE FUNCTION workspace.route(ws uuid, runtime text, model text) RETURNS registry.routing
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return registry.route(route.runtime, route.model, workspace.credentials(route.ws));
+end
+$$;
+
+
+--
+-- Name: FUNCTION route(ws uuid, runtime text, model text); Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON FUNCTION workspace.route(ws uuid, runtime text, model text) IS 'Internal: registry.route with the credentials of a workspace.';
+
+
+--
 -- Name: secret_name(text); Type: FUNCTION; Schema: workspace; Owner: -
 --
 
@@ -6609,7 +6846,8 @@ CREATE FUNCTION workspace.set_model(ws uuid, model text, expected_version bigint
     AS $$
 declare
   wanted constant text collate "C" := registry.clean_text(set_model.model, 'model');
-  request constant text collate "C" := workspace.optional_text(set_model.request_id, 'request_id');
+  request constant text collate "C" :=
+    case when set_model.request_id is not null then registry.clean_text(set_model.request_id, 'request_id') end;
   current workspace.snapshot;
   answer workspace.change;
   decided workspace.decision;
@@ -6771,14 +7009,12 @@ CREATE FUNCTION workspace.write_change(current workspace.snapshot, decided works
     AS $$
 declare
   described workspace.changes := workspace.describe_change(
-    write_change.current, write_change.decided, write_change.action
+    write_change.current, write_change.decided, write_change.action,
+    write_change.restore, write_change.request_id, write_change.name
   );
-  stored keyring.sealed_value := (current.sealed, current.key_id);
+  stored keyring.sealed_value;
   stored_as text;
 begin
-  described.restore := write_change.restore;
-  described.request_id := write_change.request_id;
-  described.name := write_change.name;
   if described.name is not null and not described.changed then
     described.changed := (
       select w.name <> described.name from workspace.workspaces as w where w.id = described.workspace_id
@@ -6792,12 +7028,13 @@ begin
   end if;
 
   -- A model that stays keeps its bytes. Another one is sealed first: a plain value must never reach a table or the WAL.
-  if decided.model is null and current.sealed is not null then
-    delete from workspace.secrets as s where s.workspace_id = described.workspace_id and s.key = 'MODEL';
-    stored := null;
-  elsif decided.model is distinct from current.model then
+  if decided.model is distinct from current.model and decided.model is not null then
     stored := keyring.seal(current.with_key, current.workspace_id, 'MODEL', decided.model);
     stored_as := 'MODEL';
+  elsif decided.model is not null or current.sealed is null then
+    stored := (current.sealed, current.key_id);
+  else
+    delete from workspace.secrets as s where s.workspace_id = described.workspace_id and s.key = 'MODEL';
   end if;
 
   described.version := current.version + 1;
@@ -6825,29 +7062,27 @@ CREATE FUNCTION workspace.write_secret_change(current workspace.snapshot, secret
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  after workspace.snapshot := write_secret_change.current;
   decided workspace.decision;
   described workspace.changes;
-  previous registry.routing;
+  billed_before text;
+  -- What set_secret has not stored yet is not among them, and what delete_secret has deleted is not any more.
+  credentials constant text[] := workspace.credentials(current.workspace_id);
+  with_it constant text[] := array_remove(credentials, write_secret_change.secret) || write_secret_change.secret;
+  is_set constant boolean := write_secret_change.action = 'set_secret';
 begin
-  -- The pair stays, but credentials may have another provider serve it.
-  after.credentials := array_remove(current.credentials, write_secret_change.secret);
-  if write_secret_change.action = 'set_secret' then
-    after.credentials := after.credentials || write_secret_change.secret;
-  end if;
-  previous := registry.route(current.runtime, current.model, current.credentials);
+  -- The pair stays, readable or not, but credentials may have another provider serve it.
+  decided := workspace.keep_pair(current, case when is_set then with_it else credentials end);
+  decided.changed := write_secret_change.changed;
+  billed_before := (
+    registry.route(current.runtime, current.model, case when is_set then credentials else with_it end)
+  ).billed_to;
+  decided.billing_changed := decided.changed and coalesce(billed_before <> decided.billed_to, false);
 
-  -- The model stays, readable or not.
-  after.model_is_unreadable := false;
-  decided.runtime := after.runtime;
-  decided.model := after.model;
-  decided.model_source := case when after.sealed is null then 'none' else 'kept' end;
-  decided.routing := registry.route(after.runtime, after.model, after.credentials);
-  described := workspace.describe_change(after, decided, write_secret_change.action);
-  described.changed := write_secret_change.changed;
-  described.billing_changed := described.changed and coalesce(previous.billed_to <> described.billed_to, false);
-  described.sealed := after.sealed;
-  described.key_id := after.key_id;
+  described := workspace.describe_change(current, decided, write_secret_change.action);
+  described.previous_sealed := current.sealed;
+  described.previous_key_id := current.key_id;
+  described.sealed := current.sealed;
+  described.key_id := current.key_id;
   described.secret := write_secret_change.secret;
 
   if described.changed then
@@ -7106,7 +7341,8 @@ CREATE TABLE workspace.workspaces (
     runtime text NOT NULL COLLATE pg_catalog."C",
     version bigint NOT NULL,
     created_at timestamp with time zone NOT NULL,
-    updated_at timestamp with time zone NOT NULL
+    updated_at timestamp with time zone NOT NULL,
+    "position" bigint DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='85');
 
@@ -7123,6 +7359,13 @@ COMMENT ON TABLE workspace.workspaces IS 'One row a workspace. Its row lock guar
 --
 
 COMMENT ON COLUMN workspace.workspaces.version IS 'Counts the workspace''s changes; the version of its newest row in changes.';
+
+
+--
+-- Name: COLUMN workspaces."position"; Type: COMMENT; Schema: workspace; Owner: -
+--
+
+COMMENT ON COLUMN workspace.workspaces."position" IS 'The position of its newest row in changes.';
 
 
 --
@@ -7154,7 +7397,7 @@ COPY keyring.keys (id, wrapped, state, created_at, retired_at) FROM stdin;
 --
 
 COPY registry.alembic_version (version_num) FROM stdin;
-0006
+0007
 \.
 
 
@@ -7186,7 +7429,7 @@ COPY registry.equivalents (model, group_number) FROM stdin;
 -- Data for Name: models; Type: TABLE DATA; Schema: registry; Owner: -
 --
 
-COPY registry.models (runtime, model, arm_position, provider, menu_position, deprecated_at, sunset_at, successor, billed_to) FROM stdin;
+COPY registry.models (runtime, model, arm_position, provider, menu_position, deprecated_at, sunset_at, successor, billed_to, is_contested, has_equivalents) FROM stdin;
 \.
 
 
@@ -7210,7 +7453,7 @@ COPY registry.revisions (revision, manifest, loaded_at, loaded_by, restored_from
 -- Data for Name: runtimes; Type: TABLE DATA; Schema: registry; Owner: -
 --
 
-COPY registry.runtimes (name, "position", model_policy, default_model, menu_size) FROM stdin;
+COPY registry.runtimes (name, "position", model_policy, default_model, menu_size, folds_case) FROM stdin;
 \.
 
 
@@ -7243,7 +7486,7 @@ COPY workspace.secrets (workspace_id, key, sealed, key_id, updated_at) FROM stdi
 -- Data for Name: workspaces; Type: TABLE DATA; Schema: workspace; Owner: -
 --
 
-COPY workspace.workspaces (id, name, runtime, version, created_at, updated_at) FROM stdin;
+COPY workspace.workspaces (id, name, runtime, version, created_at, updated_at, "position") FROM stdin;
 \.
 
 
@@ -7537,17 +7780,24 @@ REVOKE ALL ON TYPE registry.content FROM PUBLIC;
 
 
 --
--- Name: TYPE manifest_problem; Type: ACL; Schema: registry; Owner: -
---
-
-REVOKE ALL ON TYPE registry.manifest_problem FROM PUBLIC;
-
-
---
 -- Name: TYPE routing; Type: ACL; Schema: registry; Owner: -
 --
 
 REVOKE ALL ON TYPE registry.routing FROM PUBLIC;
+
+
+--
+-- Name: TYPE finding; Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON TYPE registry.finding FROM PUBLIC;
+
+
+--
+-- Name: TYPE manifest_problem; Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON TYPE registry.manifest_problem FROM PUBLIC;
 
 
 --
@@ -8065,6 +8315,13 @@ GRANT ALL ON FUNCTION registry.list_runtimes() TO runtime_registry_admin;
 
 
 --
+-- Name: FUNCTION look_up(runtime text, model text, previous_runtime text); Type: ACL; Schema: registry; Owner: -
+--
+
+REVOKE ALL ON FUNCTION registry.look_up(runtime text, model text, previous_runtime text) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION manifest_arms(manifest jsonb); Type: ACL; Schema: registry; Owner: -
 --
 
@@ -8339,6 +8596,13 @@ GRANT ALL ON FUNCTION workspace.create_workspace(name text, runtime text, model 
 
 
 --
+-- Name: FUNCTION credentials(ws uuid); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.credentials(ws uuid) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION delete_secret(ws uuid, name text, expected_version bigint); Type: ACL; Schema: workspace; Owner: -
 --
 
@@ -8357,10 +8621,10 @@ GRANT ALL ON FUNCTION workspace.delete_workspace(ws uuid, expected_version bigin
 
 
 --
--- Name: FUNCTION describe_change(current workspace.snapshot, decided workspace.decision, action text); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION describe_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.describe_change(current workspace.snapshot, decided workspace.decision, action text, restore boolean, request_id text, name text) FROM PUBLIC;
 
 
 --
@@ -8407,6 +8671,13 @@ REVOKE ALL ON FUNCTION workspace.hold() FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION keep_pair(current workspace.snapshot, credentials text[]); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.keep_pair(current workspace.snapshot, credentials text[]) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION key_uses(verify boolean); Type: ACL; Schema: workspace; Owner: -
 --
 
@@ -8431,17 +8702,10 @@ REVOKE ALL ON FUNCTION workspace.lock_workspace(ws uuid, runtime text, needs_key
 
 
 --
--- Name: FUNCTION next_position(ws uuid, version bigint); Type: ACL; Schema: workspace; Owner: -
+-- Name: FUNCTION own_position(); Type: ACL; Schema: workspace; Owner: -
 --
 
-REVOKE ALL ON FUNCTION workspace.next_position(ws uuid, version bigint) FROM PUBLIC;
-
-
---
--- Name: FUNCTION optional_text(value text, argument text); Type: ACL; Schema: workspace; Owner: -
---
-
-REVOKE ALL ON FUNCTION workspace.optional_text(value text, argument text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION workspace.own_position() FROM PUBLIC;
 
 
 --
@@ -8489,6 +8753,13 @@ GRANT ALL ON FUNCTION workspace.rename_workspace(ws uuid, name text, runtime tex
 --
 
 REVOKE ALL ON FUNCTION workspace.reseal_workspace(with_key keyring.data_key, ws uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION route(ws uuid, runtime text, model text); Type: ACL; Schema: workspace; Owner: -
+--
+
+REVOKE ALL ON FUNCTION workspace.route(ws uuid, runtime text, model text) FROM PUBLIC;
 
 
 --
