@@ -8,7 +8,7 @@ revoke all on type
   registry.alembic_version, registry.state, registry.revisions, registry.providers, registry.runtimes, registry.arms,
   registry.models, registry.claims, registry.equivalents, registry.routing, registry.finding, registry.content,
   registry.manifest_problem,
-  keyring.keys, keyring.sealed_value, keyring.data_key,
+  keyring.keys, keyring.sealed_value, keyring.data_key, keyring.unlocked,
   access.tokens,
   workspace.workspaces, workspace.secrets, workspace.changes, workspace.numbering, workspace.snapshot, workspace.decision,
   workspace.key_use,

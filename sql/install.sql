@@ -62,8 +62,8 @@
 \ir keyring/active_key.sql
 \ir keyring/any_key.sql
 \ir keyring/add_key.sql
-\ir keyring/seal.sql
 \ir keyring/unseal.sql
+\ir keyring/seal_all.sql
 \ir keyring/reseal_value.sql
 \ir keyring/init.sql
 \ir keyring/rotate.sql
@@ -92,7 +92,6 @@
 \ir workspace/describe_change.sql
 \ir workspace/begin_era.sql
 \ir workspace/own_position.sql
-\ir workspace/record_change.sql
 \ir workspace/write_change.sql
 \ir workspace/create_workspace.sql
 \ir workspace/change_runtime.sql
@@ -143,7 +142,6 @@
 \ir fleet/orphans.sql
 \ir fleet/begin_batch.sql
 \ir fleet/page_of.sql
-\ir fleet/change_those_free.sql
 \ir fleet/move.sql
 \ir fleet/reset_orphans.sql
 \ir fleet/overview.sql

@@ -914,10 +914,10 @@ class Call:
         entries = []
         for ws in ids:
             row: Row | None = self.rows.get(("workspace", ws))
-            free = dry_run or row is None or self.take(("workspace", ws))
             if row is None or of not in (None, row.runtime):
                 entries.append(MoveEntry(ws, "gone", *[None] * 7))
                 continue
+            free = dry_run or self.take(("workspace", ws))
             as_it_is, model = (row.version, row.runtime, row.runtime), self.text(self.secret(ws))
             if not free:
                 entries.append(MoveEntry(ws, "skipped", None, *as_it_is, None, None, None))

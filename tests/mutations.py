@@ -41,7 +41,7 @@ FAULTS = [
     # Locks and snapshots
     Fault(
         "Calls do not hold the registry that they decide by",
-        "sql/workspace/hold.sql",
+        "sql/workspace/lock_workspace.sql",
         "lock table registry.state, keyring.keys in row share mode;",
         "lock table keyring.keys in row share mode;",
         "test_registry_races.py::test_a_load_judges_what_an_open_call_leaves",
@@ -84,21 +84,21 @@ FAULTS = [
     Fault(
         "Locks in another order: the workspace before the registry",
         "sql/workspace/lock_workspace.sql",
-        "perform workspace.hold();",
+        "lock table registry.state, keyring.keys in row share mode;",
         "perform from workspace.workspaces as w where w.id = lock_workspace.ws for no key update;\n"
-        "  perform workspace.hold();",
+        "    lock table registry.state, keyring.keys in row share mode;",
         "test_pairs.py::test_locks_are_taken_in_one_order",
     ),
     Fault(
         "Locks in another order: the keyring before the registry",
-        "sql/workspace/hold.sql",
+        "sql/workspace/lock_workspace.sql",
         "lock table registry.state, keyring.keys in row share mode;",
         "lock table keyring.keys, registry.state in row share mode;",
         "test_pairs.py::test_locks_are_taken_in_one_order",
     ),
     Fault(
         "A key is removed while somebody seals with it",
-        "sql/workspace/hold.sql",
+        "sql/workspace/lock_workspace.sql",
         "lock table registry.state, keyring.keys in row share mode;",
         "lock table registry.state in row share mode;",
         "test_keyring_races.py::test_a_key_that_only_an_uncommitted_secret_refers_to_is_not_removed",
@@ -206,8 +206,8 @@ FAULTS = [
     Fault(
         "Nothing to do is not recorded for who may come back for the answer",
         "sql/workspace/write_change.sql",
-        "if not described.changed and described.request_id is null then",
-        "if not described.changed then",
+        "if not answer.changed and write_change.request_id is null then",
+        "if not answer.changed then",
         "test_request_ids.py::test_a_late_replay_does_not_undo_what_happened_in_between",
     ),
     # Decisions
@@ -278,15 +278,15 @@ FAULTS = [
     Fault(
         "The history is written with the bytes from before the change",
         "sql/workspace/write_change.sql",
-        "described.sealed := stored.sealed;",
-        "described.sealed := current.sealed;",
+        "      model.sealed, model.key_id,\n",
+        "      current.sealed, model.key_id,\n",
         "test_workspaces.py::test_every_write_adds_one_version_and_one_entry",
     ),
     Fault(
         "A model that stays is written anew",
         "sql/workspace/write_change.sql",
-        "if decided.model is distinct from current.model and decided.model is not null then",
-        "if decided.model is not null then",
+        "elsif decided.model_source = 'kept' or decided.model = current.model then",
+        "elsif false then",
         "test_atomicity.py::test_a_model_that_stays_is_not_written",
     ),
     Fault(
@@ -321,7 +321,7 @@ FAULTS = [
     ),
     Fault(
         "A move waits for workspaces that somebody holds",
-        "sql/fleet/change_those_free.sql",
+        "sql/fleet/change_batch.sql",
         "skip locked",
         "",
         "test_pairs.py::test_two_at_once_are_as_one_after_the_other",
@@ -365,7 +365,7 @@ FAULTS = [
     # Keys and sealed values
     Fault(
         "Values are stored plain though there is a key",
-        "sql/keyring/seal.sql",
+        "sql/keyring/pgcrypto.sql",
         "if with_key.key_id is null then",
         "if true then",
         "test_keyring.py::test_with_a_key_all_that_is_written_is_sealed",
@@ -444,7 +444,7 @@ FAULTS = [
     ),
     Fault(
         "An internal function has its owner's rights",
-        "sql/workspace/record_change.sql",
+        "sql/workspace/write_change.sql",
         "language plpgsql\n",
         "language plpgsql\nsecurity definer\n",
         "test_catalog.py::test_exactly_what_is_granted_runs_with_its_owners_rights",

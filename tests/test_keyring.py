@@ -708,6 +708,41 @@ def test_operators_and_readers_work_with_sealed_values(sealed: Conn, ws: UUID) -
         assert status(sealed, verify=True) == [(1, "retired", 0, 0, 0), (2, "active", 2, 5, 0)]
 
 
+@pytest.mark.parametrize("spoiled", [None, "garbled", "moved", "longer than it says"])
+def test_a_batch_reads_what_single_calls_read(conn: Conn, spoiled: str | None) -> None:
+    """Stored plain, sealed with one key, and with another; short and long; in one batch."""
+    load(
+        conn, manifest([], [runtime("old", model_policy="any"), runtime("new", model_policy="any")])
+    )
+    had: dict[UUID, str | None] = {}
+    for change_keys in (lambda: None, lambda: init(conn), lambda: rotate(conn)):
+        change_keys()
+        for model in (None, "m", "é" * 20, "x" * 255):
+            had[create(conn, "old", model)] = model
+    if spoiled:
+        ws, other = [ws for ws, model in had.items() if model == "m"][1:]
+        bytes_, key_id = stored(conn, ws)
+        put(
+            conn,
+            ws,
+            "MODEL",
+            {
+                "garbled": bytes_[:40] + bytes(9),
+                "moved": stored(conn, other)[0],
+                "longer than it says": bytes_ + b"x",
+            }[spoiled],
+            2 if spoiled == "moved" else key_id,
+        )
+        had[ws] = None
+    dry = rows(conn, "fleet.move", "old", "new", dry_run=True)
+    assert {entry.workspace_id: entry.previous_model for entry in dry} == had
+    assert sum(entry.outcome == "refused" for entry in dry) == bool(spoiled)
+    assert rows(conn, "fleet.move", "old", "new") == dry
+    for ws, model in had.items():
+        if not (spoiled and model is None):
+            assert pair(conn, ws) == ("new", model, 2)
+
+
 # What stands in queries
 
 

@@ -2,12 +2,16 @@
 
 -- Functions that are new, or had other arguments.
 drop function
+  keyring.seal_all(keyring.data_key,uuid[],text,text[]),
+  keyring.unlock(keyring.keys,boolean,uuid,text,bytea,integer),
+  keyring.unseal_all(keyring.data_key,uuid[],text,bytea[],integer[]),
   registry.look_up(text,text,text),
   workspace.credentials(uuid),
-  workspace.describe_change(workspace.snapshot,workspace.decision,text,boolean,text,text),
+  workspace.describe_change(workspace.snapshot,workspace.decision,text),
   workspace.keep_pair(workspace.snapshot,text[]),
   workspace.own_position(),
-  workspace.route(uuid,text,text);
+  workspace.route(uuid,text,text),
+  workspace.write_change(workspace.snapshot,workspace.decision,text,boolean,text,text,text,keyring.sealed_value);
 
 alter type workspace.decision
   drop attribute provider,
@@ -27,7 +31,7 @@ alter type workspace.snapshot
 comment on type workspace.snapshot is
   'Internal: what a decision about a workspace starts from. credentials: the names of its secrets besides MODEL. with_key: the key that seals.';
 
-drop type registry.finding;
+drop type registry.finding, keyring.unlocked;
 alter table workspace.workspaces drop column position;
 alter table registry.runtimes drop column folds_case;
 alter table registry.models drop column is_contested, drop column has_equivalents;
@@ -336,6 +340,26 @@ comment on function keyring.encrypt(text, text) is 'Internal: an OpenPGP message
 comment on function keyring.open(bytea, text, text) is
   'Internal: what stands after the label in what keyring.encrypt was given; null for any other bytes, key or label.';
 comment on function keyring.random_key() is 'Internal: 32 random bytes in hex.';
+
+-- Internal. Whose secret it is stands inside the message, before the value: sealed bytes that are moved to another row or
+-- name do not open. A name has no line break, so no other workspace and name make the same first line.
+
+create or replace function keyring.seal(with_key keyring.data_key, ws uuid, name text, value text)
+returns keyring.sealed_value
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if with_key.key_id is null then
+    return (convert_to(seal.value, 'UTF8'), null)::keyring.sealed_value;
+  end if;
+  return (
+    keyring.encrypt(seal.ws || ' ' || seal.name || E'\n' || seal.value, with_key.secret), with_key.key_id
+  )::keyring.sealed_value;
+end
+$$;
+comment on function keyring.seal(keyring.data_key, uuid, text, text) is
+  'Internal: the bytes to store for a workspace''s secret of this name, sealed with the key; plain without one.';
 
 -- Internal.
 
@@ -1602,6 +1626,58 @@ comment on function fleet.orphans(text) is
   'Every workspace whose model is not routable on its runtime now, or cannot be read, and what fleet.reset_orphans would give it.
 runtime: on this runtime alone; null: on all.
 Errors: INVALID_ARGUMENT, RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE, ENCRYPTION_KEY_MISSING.';
+
+-- Internal. What move and reset_orphans end with. They never wait for a workspace: who holds several, as they do, would
+-- otherwise keep single callers waiting behind each other.
+
+create or replace function fleet.change_those_free(
+  ids uuid[],
+  from_runtime text,
+  to_runtime text,
+  restore boolean,
+  request_id text,
+  dry_run boolean
+)
+returns setof fleet.move_entry
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  free uuid[] := change_those_free.ids;
+begin
+  if not change_those_free.dry_run then
+    free := array(
+      select w.id
+      from workspace.workspaces as w
+      where w.id = any (change_those_free.ids)
+      order by w.id
+      for no key update skip locked
+    );
+  end if;
+
+  return query
+    with done as materialized (
+      select m.*
+      from fleet.change_batch(
+        free, change_those_free.from_runtime, change_those_free.to_runtime, change_those_free.restore,
+        change_those_free.request_id, change_those_free.dry_run
+      ) as m
+    )
+    select d.* from done as d
+    union all
+    select
+      other.id, case when w.id is null then 'gone' else 'skipped' end, null, w.version, w.runtime::text, w.runtime::text,
+      null, null, null
+    from unnest(change_those_free.ids) as other (id)
+    left join workspace.workspaces as w
+      on w.id = other.id
+      and (change_those_free.from_runtime is null or w.runtime = change_those_free.from_runtime)
+    where not exists (select from done as d where d.workspace_id = other.id)
+    order by 1;
+end
+$$;
+comment on function fleet.change_those_free(uuid[], text, text, boolean, text, boolean) is
+  'Internal: changes those of the workspaces that nobody holds and that are still on from_runtime; a row for each workspace.';
 
 create or replace function fleet.move(
   from_runtime text,

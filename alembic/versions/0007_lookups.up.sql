@@ -6,9 +6,12 @@
 
 -- Functions that go, or whose arguments change.
 drop function
+  fleet.change_those_free(uuid[],text,text,boolean,text,boolean),
   workspace.describe_change(workspace.snapshot,workspace.decision,text),
   workspace.next_position(uuid,bigint),
-  workspace.optional_text(text,text);
+  workspace.optional_text(text,text),
+  workspace.record_change(workspace.changes,text,keyring.sealed_value),
+  workspace.write_change(workspace.snapshot,workspace.decision,text,boolean,text,text);
 
 alter table registry.models
   add column is_contested boolean not null default false,
@@ -39,6 +42,12 @@ set position = c.position
 from workspace.changes as c
 where c.workspace_id = w.id and c.version = w.version;
 comment on column workspace.workspaces.position is 'The position of its newest row in changes.';
+
+create type keyring.unlocked as (
+  with_key keyring.data_key,
+  value text
+);
+comment on type keyring.unlocked is 'Internal: an opened key, and the value of a secret; null where there is none, or it does not open.';
 
 create type registry.finding as (
   routing registry.routing,
@@ -404,6 +413,91 @@ $function$
   );
   execute format(
     $body$
+create or replace function keyring.seal(with_key keyring.data_key, ws uuid, name text, value text)
+returns keyring.sealed_value
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+  if with_key.key_id is null then
+    return (convert_to(seal.value, 'UTF8'), null)::keyring.sealed_value;
+  end if;
+  -- Whose secret it is stands inside the message, before the value: sealed bytes that are moved to another row or name do
+  -- not open. A name has no line break, so no other workspace and name make the same first line.
+  return (
+    %I.pgp_sym_encrypt(
+      seal.ws || ' ' || seal.name || E'\n' || seal.value,
+      with_key.secret,
+      's2k-mode=1, cipher-algo=aes256, compress-algo=0'
+    ),
+    with_key.key_id
+  )::keyring.sealed_value;
+end
+$function$
+    $body$,
+    pgcrypto
+  );
+  execute format(
+    $body$
+create or replace function keyring.unlock(
+  active keyring.keys,
+  key_is_needed boolean,
+  ws uuid,
+  name text,
+  sealed bytea,
+  key_id integer
+)
+returns keyring.unlocked
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  key_label constant text := 'runtime-registry key ' || active.id || E'\n';
+  label constant text := unlock.ws || ' ' || unlock.name || E'\n';
+  with_key keyring.data_key;
+  opened_key text;
+  opened text;
+begin
+  -- Nearly always the active key sealed the value, both messages are short, and both open: so they are opened here, for
+  -- the six calls below cost a twentieth of a whole change. Whatever is not so is left to keyring.open.
+  if active.id = unlock.key_id then
+    begin
+      if octet_length(active.wrapped) < 208
+        and octet_length(unlock.sealed) < 208
+        and get_byte(active.wrapped, 15) = octet_length(active.wrapped) - 16
+        and get_byte(unlock.sealed, 15) = octet_length(unlock.sealed) - 16
+      then
+        opened_key := %1$I.pgp_sym_decrypt(active.wrapped, current_setting('runtime_registry.kek', true));
+        if starts_with(opened_key, key_label) then
+          with_key := (active.id, substr(opened_key, length(key_label) + 1));
+          opened := %1$I.pgp_sym_decrypt(unlock.sealed, with_key.secret);
+          if starts_with(opened, label) then
+            return (with_key, substr(opened, length(label) + 1))::keyring.unlocked;
+          end if;
+        end if;
+      end if;
+    exception
+      when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
+        or invalid_parameter_value or data_corrupted or array_subscript_error then
+    end;
+  end if;
+
+  with_key := keyring.open_key(active, unlock.key_is_needed);
+  if unlock.sealed is not null then
+    opened := keyring.unseal(with_key, unlock.ws, unlock.name, unlock.sealed, unlock.key_id);
+  else
+    opened := null;
+  end if;
+  return (with_key, opened)::keyring.unlocked;
+end
+$function$
+    $body$,
+    pgcrypto
+  );
+  execute format(
+    $body$
 create or replace function keyring.random_key()
 returns text
 language plpgsql
@@ -422,7 +516,123 @@ $$;
 comment on function keyring.encrypt(text, text) is 'Internal: an OpenPGP message, as gpg --decrypt opens it.';
 comment on function keyring.open(bytea, text, text) is
   'Internal: what stands after the label in what keyring.encrypt was given; null for any other bytes, key or label.';
+comment on function keyring.seal(keyring.data_key, uuid, text, text) is
+  'Internal: the bytes to store for a workspace''s secret of this name, sealed with the key; plain without one.';
+comment on function keyring.unlock(keyring.keys, boolean, uuid, text, bytea, integer) is
+  'Internal: a key of the keyring, opened as by keyring.open_key, and the value of a workspace''s secret of this name, as by keyring.unseal.';
 comment on function keyring.random_key() is 'Internal: 32 random bytes in hex.';
+
+-- Internal. keyring.seal and keyring.unseal for the same secret of many workspaces: what a call costs, and what it costs to
+-- be ready for an error, is paid once and not for each value. The bodies name pgcrypto's schema, see sql/keyring/pgcrypto.sql.
+
+do $$
+declare
+  pgcrypto text;
+begin
+  select n.nspname
+  into pgcrypto
+  from pg_catalog.pg_extension as e
+  join pg_catalog.pg_namespace as n on n.oid = e.extnamespace
+  where e.extname = 'pgcrypto';
+
+  execute format(
+    $body$
+create or replace function keyring.seal_all(with_key keyring.data_key, ws uuid[], name text, vals text[])
+returns bytea[]
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  secret constant text := with_key.secret;
+  label constant text := ' ' || seal_all.name || E'\n';
+  sealed bytea[] := '{}';
+begin
+  if with_key.key_id is null then
+    return array(
+      select convert_to(v.val, 'UTF8') from unnest(seal_all.vals) with ordinality as v (val, place) order by v.place
+    );
+  end if;
+  for place in 1 .. cardinality(ws) loop
+    sealed := sealed || %I.pgp_sym_encrypt(
+      ws[place] || label || vals[place], secret, 's2k-mode=1, cipher-algo=aes256, compress-algo=0'
+    );
+  end loop;
+  return sealed;
+end
+$function$
+    $body$,
+    pgcrypto
+  );
+  execute format(
+    $body$
+create or replace function keyring.unseal_all(
+  with_key keyring.data_key,
+  ws uuid[],
+  name text,
+  sealed bytea[],
+  key_ids integer[]
+)
+returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  own_key_id constant integer := with_key.key_id;
+  secret constant text := with_key.secret;
+  opened text[] := '{}';
+  vals text[];
+  other integer;
+begin
+  begin
+    for place in 1 .. cardinality(ws) loop
+      opened := opened || case when key_ids[place] = own_key_id then %I.pgp_sym_decrypt(sealed[place], secret) end;
+    end loop;
+    -- As keyring.open.
+    vals := array(
+      select
+        case when starts_with(n.opened, n.label) then
+          case when octet_length(n.sealed) < 208 and get_byte(n.sealed, 15) = octet_length(n.sealed) - 16
+            or keyring.is_whole(n.sealed)
+          then
+            substr(n.opened, length(n.label) + 1)
+          end
+        end
+      from (
+        select w.opened, w.sealed, w.place, w.id || ' ' || unseal_all.name || E'\n' as label
+        from unnest(ws, opened, unseal_all.sealed) with ordinality as w (id, opened, sealed, place)
+      ) as n
+      order by n.place
+    );
+  exception
+    when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
+      or invalid_parameter_value or data_corrupted or array_subscript_error then
+      vals := array_fill(null::text, array[cardinality(ws)]);
+      opened := null;
+  end;
+
+  -- What another key sealed, or none. And all of them where something did not open: plpgsql would run the expression above
+  -- as a query now (see sql/keyring/tables.sql).
+  for other in
+    select n.place
+    from unnest(unseal_all.sealed, unseal_all.key_ids) with ordinality as n (sealed, key_id, place)
+    where n.sealed is not null and (opened is null or (n.key_id = own_key_id) is not true)
+  loop
+    vals[other] := keyring.unseal(with_key, ws[other], unseal_all.name, sealed[other], key_ids[other]);
+  end loop;
+  return vals;
+end
+$function$
+    $body$,
+    pgcrypto
+  );
+end
+$$;
+comment on function keyring.seal_all(keyring.data_key, uuid[], text, text[]) is
+  'Internal: what keyring.seal makes of each workspace''s value; null for null.';
+comment on function keyring.unseal_all(keyring.data_key, uuid[], text, bytea[], integer[]) is
+  'Internal: what keyring.unseal reads from each workspace''s bytes; null where there are none.';
 
 -- Internal.
 
@@ -470,6 +680,7 @@ as $$
 declare
   snapshot workspace.snapshot;
   active keyring.keys;
+  unlocked keyring.unlocked;
 begin
   select
     w.id, w.runtime, w.version, s.sealed, s.key_id,
@@ -485,12 +696,11 @@ begin
     perform workspace.workspace_not_found(read_workspace.ws);
   end if;
 
-  snapshot.with_key := keyring.open_key(active, read_workspace.needs_key);
-  if snapshot.sealed is not null then
-    snapshot.model := keyring.unseal(
-      snapshot.with_key, snapshot.workspace_id, 'MODEL', snapshot.sealed, snapshot.key_id
-    );
-  end if;
+  unlocked := keyring.unlock(
+    active, read_workspace.needs_key, snapshot.workspace_id, 'MODEL', snapshot.sealed, snapshot.key_id
+  );
+  snapshot.with_key := unlocked.with_key;
+  snapshot.model := unlocked.value;
   snapshot.model_is_unreadable := snapshot.sealed is not null and snapshot.model is null;
   return snapshot;
 end
@@ -513,9 +723,15 @@ as $$
 declare
   current workspace.snapshot;
   active keyring.keys;
+  unlocked keyring.unlocked;
   last_position bigint;
 begin
-  perform workspace.hold();
+  -- As workspace.hold, which nearly every call would have to call.
+  if current_setting('transaction_isolation') = 'read committed' then
+    lock table registry.state, keyring.keys in row share mode;
+  else
+    perform workspace.hold();
+  end if;
 
   -- Whoever changes the runtime or the secrets of a workspace holds its row, so what is read next stays so. The lock and
   -- the reading are two statements on purpose: a statement that had to wait would see the row anew, but the secret as it
@@ -547,12 +763,11 @@ begin
     perform workspace.begin_era();
   end loop;
 
-  current.with_key := keyring.open_key(active, lock_workspace.needs_key);
-  if current.sealed is not null then
-    current.model := keyring.unseal(
-      current.with_key, current.workspace_id, 'MODEL', current.sealed, current.key_id
-    );
-  end if;
+  unlocked := keyring.unlock(
+    active, lock_workspace.needs_key, current.workspace_id, 'MODEL', current.sealed, current.key_id
+  );
+  current.with_key := unlocked.with_key;
+  current.model := unlocked.value;
   current.model_is_unreadable := current.sealed is not null and current.model is null;
   return current;
 end
@@ -727,48 +942,35 @@ credentials: the names of its secrets besides MODEL.';
 create or replace function workspace.describe_change(
   current workspace.snapshot,
   decided workspace.decision,
-  action text,
-  restore boolean default false,
-  request_id text default null,
-  name text default null
+  action text
 )
-returns workspace.changes
+returns workspace.change
 language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- In one expression: what plpgsql evaluates costs for each, in every transaction.
   return (
     current.workspace_id,
     current.version,
-    describe_change.action,
     decided.changed,
     current.runtime,  -- previous_runtime
     decided.runtime,
-    case when not current.model_is_unreadable then current.sealed end,  -- previous_sealed
-    case when not current.model_is_unreadable then current.key_id end,  -- previous_key_id
-    null,  -- sealed
-    null,  -- key_id
+    current.model,  -- previous_model
+    decided.model,
     decided.model_source,
+    decided.model_source in ('restored', 'equivalent', 'default'),  -- model_was_reset
     decided.provider,
     decided.billed_to,
     decided.billing_changed,
-    describe_change.restore,
-    null,  -- actor
-    describe_change.request_id,
-    null,  -- changed_at
-    null,  -- txid
-    null,  -- secret
+    decided.changed and describe_change.action not in ('create_workspace', 'delete_workspace'),  -- needs_restart
     decided.model_deprecated,
-    decided.model_sunset_at,
-    current.next_position,  -- position
-    describe_change.name
-  )::workspace.changes;
+    decided.model_sunset_at
+  )::workspace.change;
 end
 $$;
-comment on function workspace.describe_change(workspace.snapshot, workspace.decision, text, boolean, text, text) is
-  'Internal: what a decision changes, as a row of changes that is not written yet: its version is the current one, and the model after is missing.';
+comment on function workspace.describe_change(workspace.snapshot, workspace.decision, text) is
+  'Internal: what a decision changes, as its caller is told it, but at the version that it was decided on.';
 
 -- Internal. Only what finds a change its position calls this, before anything is written in this cluster: so no position of the era
 -- before is still to come.
@@ -815,27 +1017,68 @@ $$;
 comment on function workspace.own_position() is
   'Internal: the lowest position that a change of this transaction can have: that of a workspace''s first change.';
 
--- Internal. The workspace's row is locked before, or new. All of it or, if it fails, nothing.
+-- Internal. Everything that changes a workspace ends here. Its row is locked before, or new, or deleted. All of it or, if
+-- any statement fails, nothing.
 
-create or replace function workspace.record_change(
-  described workspace.changes,
-  secret_name text default null,
-  secret keyring.sealed_value default null
+create or replace function workspace.write_change(
+  current workspace.snapshot,
+  decided workspace.decision,
+  action text,
+  restore boolean default false,
+  request_id text default null,
+  name text default null,
+  secret text default null,
+  secret_value keyring.sealed_value default null
 )
-returns void
+returns workspace.change
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  actor constant text := workspace.actor();
-  changed_at constant timestamptz := clock_timestamp();
-  txid constant xid8 := pg_current_xact_id();
+  answer workspace.change := workspace.describe_change(
+    write_change.current, write_change.decided, write_change.action
+  );
+  model keyring.sealed_value;
+  stored keyring.sealed_value := write_change.secret_value;
+  stored_as text := case when secret_value.sealed is not null then write_change.secret end;
+  actor text;
+  changed_at timestamptz;
+  txid xid8;
 begin
+  if write_change.name is not null and not answer.changed then
+    answer.changed := (
+      select w.name <> write_change.name from workspace.workspaces as w where w.id = answer.workspace_id
+    );
+  end if;
+
+  -- Nothing to do writes nothing, unless the caller may come back for this answer: then it is recorded, so that a late
+  -- replay cannot undo what happened in between.
+  if not answer.changed and write_change.request_id is null then
+    return answer;
+  end if;
+
+  -- A model that stays keeps its bytes. Another one is sealed first: a plain value must never reach a table or the WAL.
+  if decided.model_source = 'none' then
+    if current.sealed is not null then
+      delete from workspace.secrets as s where s.workspace_id = answer.workspace_id and s.key = 'MODEL';
+    end if;
+  elsif decided.model_source = 'kept' or decided.model = current.model then
+    model := (current.sealed, current.key_id);
+  else
+    model := keyring.seal(current.with_key, current.workspace_id, 'MODEL', decided.model);
+    stored := model;
+    stored_as := 'MODEL';
+  end if;
+
+  answer.version := current.version + 1;
+  actor := workspace.actor();
+  changed_at := clock_timestamp();
+  txid := pg_current_xact_id();
   -- One statement: three would cost much more. (With the update at its end it can be distributed, too.)
-  with stored as (
+  with written as (
     insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
-    select described.workspace_id, record_change.secret_name, secret.sealed, secret.key_id, changed_at
-    where record_change.secret_name is not null
+    select answer.workspace_id, stored_as, stored.sealed, stored.key_id, changed_at
+    where stored_as is not null
     on conflict (workspace_id, key) do update set
       sealed = excluded.sealed,
       key_id = excluded.key_id,
@@ -844,93 +1087,46 @@ begin
   recorded as (
     insert into workspace.changes (
       workspace_id, version, action, changed, previous_runtime, runtime,
-      previous_sealed, previous_key_id, sealed, key_id,
+      previous_sealed,
+      previous_key_id,
+      sealed, key_id,
       model_source, provider, billed_to, billing_changed,
       restore, actor, request_id, changed_at, txid, secret,
       model_deprecated, model_sunset_at, position, name
     )
     values (
-      described.workspace_id, described.version, described.action, described.changed,
-      described.previous_runtime, described.runtime,
-      described.previous_sealed, described.previous_key_id, described.sealed, described.key_id,
-      described.model_source, described.provider, described.billed_to, described.billing_changed,
-      described.restore, actor, described.request_id, changed_at, txid, described.secret,
-      described.model_deprecated, described.model_sunset_at, described.position, described.name
+      answer.workspace_id, answer.version, write_change.action, answer.changed, answer.previous_runtime, answer.runtime,
+      case when not current.model_is_unreadable or decided.model_source = 'kept' then current.sealed end,
+      case when not current.model_is_unreadable or decided.model_source = 'kept' then current.key_id end,
+      model.sealed, model.key_id,
+      answer.model_source, answer.provider, answer.billed_to, answer.billing_changed,
+      write_change.restore, actor, write_change.request_id, changed_at, txid, write_change.secret,
+      answer.model_deprecated, answer.model_sunset_at, current.next_position, write_change.name
     )
   )
   -- Not a workspace that this very change has made, or deleted.
   update workspace.workspaces as w
   set
-    name = coalesce(described.name, w.name),
-    runtime = described.runtime,
-    version = described.version,
+    name = coalesce(write_change.name, w.name),
+    runtime = answer.runtime,
+    version = answer.version,
     updated_at = changed_at,
-    position = described.position
-  where w.id = described.workspace_id and w.version < described.version;
+    position = current.next_position
+  where w.id = answer.workspace_id and w.version < answer.version;
 
   -- Off unless asked for: transactions that notify commit one after the other.
   if current_setting('runtime_registry.notify', true) = 'on' then
     perform pg_notify('runtime_registry_changes', '');
   end if;
+  return answer;
 end
 $$;
-comment on function workspace.record_change(workspace.changes, text, keyring.sealed_value) is
-  'Internal: writes a change: the workspace''s secret of this name (null: none), its own row and the history''s.
-With the setting runtime_registry.notify = on it wakes those who listen on runtime_registry_changes.';
-
--- Internal. The workspace's row is locked before. All of it or, if any statement fails, nothing.
-
-create or replace function workspace.write_change(
-  current workspace.snapshot,
-  decided workspace.decision,
-  action text,
-  restore boolean,
-  request_id text,
-  name text default null
-)
-returns workspace.change
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  described workspace.changes := workspace.describe_change(
-    write_change.current, write_change.decided, write_change.action,
-    write_change.restore, write_change.request_id, write_change.name
-  );
-  stored keyring.sealed_value;
-  stored_as text;
-begin
-  if described.name is not null and not described.changed then
-    described.changed := (
-      select w.name <> described.name from workspace.workspaces as w where w.id = described.workspace_id
-    );
-  end if;
-
-  -- Nothing to do writes nothing, unless the caller may come back for this answer: then it is recorded, so that a late
-  -- replay cannot undo what happened in between.
-  if not described.changed and described.request_id is null then
-    return workspace.change_of(described, current.model, decided.model);
-  end if;
-
-  -- A model that stays keeps its bytes. Another one is sealed first: a plain value must never reach a table or the WAL.
-  if decided.model is distinct from current.model and decided.model is not null then
-    stored := keyring.seal(current.with_key, current.workspace_id, 'MODEL', decided.model);
-    stored_as := 'MODEL';
-  elsif decided.model is not null or current.sealed is null then
-    stored := (current.sealed, current.key_id);
-  else
-    delete from workspace.secrets as s where s.workspace_id = described.workspace_id and s.key = 'MODEL';
-  end if;
-
-  described.version := current.version + 1;
-  described.sealed := stored.sealed;
-  described.key_id := stored.key_id;
-  perform workspace.record_change(described, stored_as, stored);
-  return workspace.change_of(described, current.model, decided.model);
-end
-$$;
-comment on function workspace.write_change(workspace.snapshot, workspace.decision, text, boolean, text, text) is
-  'Internal: stores what was decided about an existing workspace, records it and says what was done.';
+comment on function workspace.write_change(
+  workspace.snapshot, workspace.decision, text, boolean, text, text, text, keyring.sealed_value
+) is
+  'Internal: stores what was decided about a workspace, records it and says what was done.
+name: its new one; null: it keeps its name. secret: the secret besides MODEL that the change is about; secret_value: what to store as that; null:
+nothing. With the setting runtime_registry.notify = on it wakes those who listen on runtime_registry_changes.';
 
 create or replace function workspace.create_workspace(
   name text,
@@ -959,8 +1155,6 @@ declare
   answer workspace.change;
   absent workspace.snapshot;
   decided workspace.decision;
-  described workspace.changes;
-  stored keyring.sealed_value;
 begin
   -- Who repeats a request finds the workspace of the first try, because the id is made of the request's name: a UUID of
   -- version 8 (RFC 9562).
@@ -984,21 +1178,11 @@ begin
   end if;
   decided := workspace.choose_model(absent, target, wanted, false);
 
-  described := workspace.describe_change(absent, decided, 'create_workspace');
-  described.version := 1;
-  described.name := called;
-  described.request_id := request;
-  if wanted is not null then
-    -- Sealed before it is written: a plain value must never reach a table or the WAL.
-    stored := keyring.seal(absent.with_key, absent.workspace_id, 'MODEL', wanted);
-    described.sealed := stored.sealed;
-    described.key_id := stored.key_id;
-  end if;
   begin
     insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at, position)
-    values (absent.workspace_id, called, target, described.version, moment, moment, described.position);
+    values (absent.workspace_id, called, target, 1, moment, moment, absent.next_position);
     -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
-    perform workspace.record_change(described, case when wanted is not null then 'MODEL' end, stored);
+    return workspace.write_change(absent, decided, 'create_workspace', request_id => request, name => called);
   exception
     when unique_violation then
       answer := workspace.recorded_answer(
@@ -1013,7 +1197,6 @@ begin
         detail = jsonb_build_object('code', 'WORKSPACE_EXISTS', 'workspace_id', absent.workspace_id),
         hint = 'Leave id out to get a new one. The id of a deleted workspace stays taken.';
   end;
-  return workspace.change_of(described, null, wanted);
 end
 $$;
 comment on function workspace.create_workspace(text, text, text, uuid, text) is
@@ -1254,7 +1437,6 @@ as $$
 declare
   current workspace.snapshot;
   decided workspace.decision;
-  described workspace.changes;
 begin
   current := workspace.lock_workspace(delete_workspace.ws, needs_key => false);
   if delete_workspace.expected_version <> current.version then
@@ -1262,13 +1444,9 @@ begin
   end if;
 
   decided := (null, null, 'none', null, null, false, null, true, false);
-  described := workspace.describe_change(current, decided, 'delete_workspace');
-  described.version := current.version + 1;
-
   delete from workspace.secrets as s where s.workspace_id = current.workspace_id;
   delete from workspace.workspaces as w where w.id = current.workspace_id;
-  perform workspace.record_change(described);
-  return workspace.change_of(described, current.model, null);
+  return workspace.write_change(current, decided, 'delete_workspace');
 end
 $$;
 comment on function workspace.delete_workspace(uuid, bigint) is
@@ -1340,9 +1518,7 @@ begin
   perform registry.require_runtime(target);
   current := workspace.read_workspace(preview_runtime_change.ws);
   decided := workspace.choose_model(current, target, wanted, preview_runtime_change.restore);
-  return workspace.change_of(
-    workspace.describe_change(current, decided, 'change_runtime'), current.model, decided.model
-  );
+  return workspace.describe_change(current, decided, 'change_runtime');
 end
 $$;
 comment on function workspace.preview_runtime_change(uuid, text, text, boolean) is
@@ -1366,7 +1542,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   decided workspace.decision;
-  described workspace.changes;
   billed_before text;
   -- What set_secret has not stored yet is not among them, and what delete_secret has deleted is not any more.
   credentials constant text[] := workspace.credentials(current.workspace_id);
@@ -1381,18 +1556,9 @@ begin
   ).billed_to;
   decided.billing_changed := decided.changed and coalesce(billed_before <> decided.billed_to, false);
 
-  described := workspace.describe_change(current, decided, write_secret_change.action);
-  described.previous_sealed := current.sealed;
-  described.previous_key_id := current.key_id;
-  described.sealed := current.sealed;
-  described.key_id := current.key_id;
-  described.secret := write_secret_change.secret;
-
-  if described.changed then
-    described.version := current.version + 1;
-    perform workspace.record_change(described, case when stored.sealed is not null then described.secret end, stored);
-  end if;
-  return workspace.change_of(described, current.model, current.model);
+  return workspace.write_change(
+    current, decided, write_secret_change.action, secret => write_secret_change.secret, secret_value => stored
+  );
 end
 $$;
 comment on function workspace.write_secret_change(workspace.snapshot, text, text, boolean, keyring.sealed_value) is
@@ -1422,8 +1588,8 @@ comment on function fleet.reset_of(text, text) is
   'Internal: what workspace.change_runtime would decide for a workspace with this model on this runtime; null where it would refuse.';
 
 -- Internal. workspace.change_runtime for many workspaces at once: the same decision, by the same functions, and the same
--- rows, written by three statements. The registry and the keyring are held before, the workspaces' rows are locked, unless
--- nothing is to be written.
+-- rows, all written by one statement. The registry and the keyring are held before, unless nothing is to be written. It
+-- never waits for a workspace: who holds several, as it does, would otherwise keep single callers waiting behind each other.
 
 create or replace function fleet.change_batch(
   ids uuid[],
@@ -1436,214 +1602,270 @@ create or replace function fleet.change_batch(
 returns setof fleet.move_entry
 language plpgsql
 set search_path = pg_catalog, pg_temp
+-- Plans made while the tables are small have to stay good.
+set enable_seqscan = off
 as $$
 declare
   with_key constant keyring.data_key := keyring.active_key();
   -- For what may refuse: after a refusal that was caught it is run as a query (see sql/keyring/tables.sql). Whoever has no
   -- key and needs one fetches it.
   no_key constant keyring.data_key := null;
+  sealing_key_id constant integer := with_key.key_id;
   own_actor constant text := workspace.actor();
-  stored record;
-  model text;
+
+  -- The workspaces, one an element. A loop over rows would cost more than what is done with them.
+  found_ids uuid[];
+  runtimes text[];
+  versions bigint[];
+  positions bigint[];
+  sealed bytea[];
+  key_ids integer[];
+  credentials text[];
+  is_recorded boolean[];
+  models text[];
+  new_models text[];
+  resealed bytea[];
+  chosen integer[];
+
+  -- A fleet has many workspaces and few distinct pairs: each pair is decided once, for the first that has it.
+  firsts integer[];
+  first integer;
   current workspace.snapshot;
   decided workspace.decision;
   answer workspace.change;
   entry fleet.move_entry;
-
-  -- A fleet has many workspaces and few distinct pairs: each pair is decided once, and found again under its name. Where
-  -- there are many, it is cheaper to forget them now and then.
-  pair text;
-  place integer;
-  places jsonb := '{}';
   entries fleet.move_entry[] := '{}';
-  verdicts workspace.changes[] := '{}';
+  verdict workspace.change;
+  verdicts workspace.change[] := '{}';
   is_written boolean[] := '{}';
   has_new_model boolean[] := '{}';
-  verdict workspace.changes;
   detail text;
 
-  -- What is to be written, a workspace an element; chosen: the place of its pair above.
-  resealed keyring.sealed_value;
-  changed_ids uuid[] := '{}';
-  versions bigint[] := '{}';
-  chosen integer[] := '{}';
-  previous_sealed bytea[] := '{}';
-  previous_key_ids integer[] := '{}';
-  sealed bytea[] := '{}';
-  key_ids integer[] := '{}';
   moment timestamptz;
   own_txid xid8;
   own_position bigint;
 begin
-  -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql).
-  for stored in
-    select
-      w.id, w.runtime, w.version, s.sealed, s.key_id,
-      own.credentials,
-      w.runtime || E'\n' || own.credentials::text || E'\n' as pair,
-      change_batch.request_id is not null and exists (
-        select from workspace.changes as c where c.workspace_id = w.id and c.request_id = change_batch.request_id
-      ) as is_recorded
-    from unnest(change_batch.ids) as asked (id)
-    join workspace.workspaces as w on w.id = asked.id
-    cross join lateral (
-      select array(
-        select c.key::text from workspace.secrets as c where c.workspace_id = w.id and c.key <> 'MODEL' order by c.key
-      ) as credentials
-      offset 0  -- read once, not wherever it is used
-    ) as own
-    left join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
-    where change_batch.from_runtime is null or w.runtime = change_batch.from_runtime
-    order by w.id
-  loop
-    model := case when stored.sealed is not null then
-      keyring.unseal(with_key, stored.id, 'MODEL', stored.sealed, stored.key_id)
-    end;
+  -- What is locked is read as it is then; the secrets, which that guards, by the next statement.
+  if change_batch.dry_run then
+    select array_agg(w.id), array_agg(w.runtime), array_agg(w.version), array_agg(w.position)
+    into found_ids, runtimes, versions, positions
+    from (
+      select w.id, w.runtime, w.version, w.position
+      from workspace.workspaces as w
+      where w.id = any (change_batch.ids)
+        and (change_batch.from_runtime is null or w.runtime = change_batch.from_runtime)
+      order by w.id
+    ) as w;
+  else
+    select array_agg(w.id), array_agg(w.runtime), array_agg(w.version), array_agg(w.position)
+    into found_ids, runtimes, versions, positions
+    from (
+      select w.id, w.runtime, w.version, w.position
+      from workspace.workspaces as w
+      where w.id = any (change_batch.ids)
+        and (change_batch.from_runtime is null or w.runtime = change_batch.from_runtime)
+      order by w.id
+      for no key update skip locked
+    ) as w;
+  end if;
+  found_ids := coalesce(found_ids, '{}');
 
-    -- This very request was made before: it is not made again, whatever happened since.
-    if stored.is_recorded then
+  -- One walk along an index and no join: it stays as good with any number of workspaces.
+  select
+    array_agg(w.sealed), array_agg(w.key_id), array_agg(w.credentials), array_agg(w.is_recorded)
+  into sealed, key_ids, credentials, is_recorded
+  from (
+    select
+      string_agg(s.sealed, '') as sealed,
+      max(s.key_id) as key_id,
+      coalesce(array_agg(s.credential) filter (where s.credential is not null), '{}')::text as credentials,
+      change_batch.request_id is not null and exists (
+        select from workspace.changes as c where c.workspace_id = s.id and c.request_id = change_batch.request_id
+      ) as is_recorded
+    from (
+      select w.id, null::bytea as sealed, null::integer as key_id, null::text as credential
+      from unnest(found_ids) as w (id)
+      union all
+      select
+        m.workspace_id,
+        case when m.key = 'MODEL' then m.sealed end,
+        case when m.key = 'MODEL' then m.key_id end,
+        case when m.key <> 'MODEL' then m.key end
+      from workspace.secrets as m
+      where m.workspace_id = any (found_ids)
+    ) as s
+    group by s.id
+    order by s.id
+  ) as w;
+  models := keyring.unseal_all(with_key, found_ids, 'MODEL', sealed, key_ids);
+
+  -- No two pairs have the same name: what a model may contain stands at its end. What a workspace had before, and what
+  -- was recorded for it, is its own.
+  with pairs as materialized (
+    select row_number() over () as pair, n.places
+    from (
+      select array_agg(n.place) as places
+      from unnest(runtimes, credentials, models, sealed, is_recorded)
+        with ordinality as n (runtime, credentials, model, sealed, is_recorded, place)
+      group by case
+        when change_batch.restore or n.is_recorded then n.place::text
+        else n.runtime || E'\n' || n.credentials || E'\n' || case
+          when n.model is not null then 'model ' || n.model
+          when n.sealed is not null then 'unreadable'
+          else 'none'
+        end
+      end
+    ) as n
+  )
+  select
+    (select array_agg(p.pair order by n.place) from pairs as p cross join unnest(p.places) as n (place)),
+    (select array_agg(p.places[1] order by p.pair) from pairs as p)
+  into chosen, firsts;
+
+  foreach first in array coalesce(firsts, '{}') loop
+    verdict := null;
+    if is_recorded[first] then
+      -- This very request was made before: it is not made again, whatever happened since.
       begin
         answer := workspace.recorded_answer(
-          no_key, stored.id, change_batch.request_id, 'change_runtime',
-          coalesce(change_batch.runtime, stored.runtime), null, change_batch.restore
+          no_key, found_ids[first], change_batch.request_id, 'change_runtime',
+          coalesce(change_batch.runtime, runtimes[first]), null, change_batch.restore
         );
         entry := (
-          stored.id, 'recorded', null, answer.version, answer.previous_runtime, answer.runtime,
+          null, 'recorded', null, answer.version, answer.previous_runtime, answer.runtime,
           answer.previous_model, answer.model, answer.model_source
         );
       exception
         when sqlstate 'PT422' or sqlstate 'PT500' then
           get stacked diagnostics detail = pg_exception_detail;
           entry := (
-            stored.id, 'refused', detail::jsonb ->> 'code', stored.version, stored.runtime, stored.runtime, model, model, null
+            null, 'refused', detail::jsonb ->> 'code', null, runtimes[first], runtimes[first],
+            models[first], models[first], null
           );
       end;
-      return next entry;
-      continue;
-    end if;
-
-    -- No two pairs have the same name: what a model may contain stands at its end.
-    pair := stored.pair || case
-      when model is not null then 'model ' || model
-      when stored.sealed is not null then 'unreadable'
-      else 'none'
-    end;
-    place := (places -> pair)::integer;
-    -- What a workspace had before is its own.
-    if place is null or change_batch.restore then
-      place := cardinality(entries) + 1;
+    else
       current := (
-        stored.id, stored.runtime, stored.version, stored.sealed, stored.key_id, model,
-        stored.sealed is not null and model is null, no_key, null
+        found_ids[first], runtimes[first], versions[first], sealed[first], key_ids[first], models[first],
+        sealed[first] is not null and models[first] is null, no_key, null
       );
       begin
         decided := workspace.choose_model(
-          current, coalesce(change_batch.runtime, stored.runtime), null, change_batch.restore
+          current, coalesce(change_batch.runtime, runtimes[first]), null, change_batch.restore
         );
         verdict := workspace.describe_change(current, decided, 'change_runtime');
         entry := (
           null, case when verdict.changed then 'changed' else 'unchanged' end, null,
-          null, stored.runtime, decided.runtime, model, decided.model, decided.model_source
+          null, runtimes[first], decided.runtime, models[first], decided.model, decided.model_source
         );
       exception
         when sqlstate 'PT422' or sqlstate 'PT500' then
           get stacked diagnostics detail = pg_exception_detail;
           verdict := null;
           -- It is left as it is.
-          entry := (null, 'refused', detail::jsonb ->> 'code', null, stored.runtime, stored.runtime, model, model, null);
+          entry := (
+            null, 'refused', detail::jsonb ->> 'code', null, runtimes[first], runtimes[first],
+            models[first], models[first], null
+          );
       end;
-      entries := entries || entry;
-      verdicts := verdicts || verdict;
-      -- As a single call, a move is recorded even where there is nothing to do: its replay would otherwise do it later. A
-      -- reset is nobody's request to a workspace that is no orphan.
-      is_written := is_written || (
-        entry.outcome = 'changed'
-        or (entry.outcome = 'unchanged' and change_batch.request_id is not null and change_batch.runtime is not null)
-      );
-      has_new_model := has_new_model || (entry.model is distinct from model);
-      if place % 1000 = 0 then
-        places := '{}';
-      end if;
-      places := places || jsonb_build_object(pair, place);
     end if;
-
-    entry := entries[place];
-    entry.workspace_id := stored.id;
-    entry.version := stored.version;
-    if is_written[place] then
-      entry.version := stored.version + 1;
-      if not change_batch.dry_run then
-        -- A model that stays keeps its bytes.
-        resealed := (stored.sealed, stored.key_id);
-        if has_new_model[place] then
-          resealed := keyring.seal(with_key, stored.id, 'MODEL', entry.model);
-        end if;
-        changed_ids := changed_ids || stored.id;
-        versions := versions || entry.version;
-        chosen := chosen || place;
-        previous_sealed := previous_sealed || stored.sealed;
-        previous_key_ids := previous_key_ids || stored.key_id;
-        sealed := sealed || resealed.sealed;
-        key_ids := key_ids || resealed.key_id;
-      end if;
-    end if;
-    return next entry;
+    entries := entries || entry;
+    verdicts := verdicts || verdict;
+    -- As a single call, a move is recorded even where there is nothing to do: its replay would otherwise do it later. A
+    -- reset is nobody's request to a workspace that is no orphan.
+    is_written := is_written || (
+      entry.outcome = 'changed'
+      or (entry.outcome = 'unchanged' and change_batch.request_id is not null and change_batch.runtime is not null)
+    );
+    has_new_model := has_new_model || (
+      entry.outcome = 'changed' and entry.model is distinct from models[first]
+    );
   end loop;
 
-  if changed_ids = '{}' then
-    return;
+  if true = any (is_written) and not change_batch.dry_run then
+    -- A model that stays keeps its bytes.
+    if true = any (has_new_model) then
+      new_models := array(
+        select case when has_new_model[n.pair] then (entries[n.pair]).model end
+        from unnest(chosen) with ordinality as n (pair, place)
+        order by n.place
+      );
+      resealed := keyring.seal_all(with_key, found_ids, 'MODEL', new_models);
+    end if;
+
+    moment := clock_timestamp();
+    own_txid := pg_current_xact_id();
+    own_position := workspace.own_position();
+    with n as materialized (
+      select
+        n.id, n.version + 1 as version, n.pair, n.sealed, n.key_id, n.resealed,
+        greatest(own_position, n.position) as position,  -- as workspace.lock_workspace
+        has_new_model[n.pair] as has_new_model
+      from unnest(found_ids, versions, positions, chosen, sealed, key_ids, resealed)
+        as n (id, version, position, pair, sealed, key_id, resealed)
+      where is_written[n.pair]
+    ),
+    stored as (
+      -- Who gets another model has one.
+      update workspace.secrets as s
+      set sealed = n.resealed, key_id = sealing_key_id, updated_at = moment
+      from n
+      where s.workspace_id = n.id and s.key = 'MODEL' and n.has_new_model
+    ),
+    recorded as (
+      insert into workspace.changes (
+        workspace_id, version, action, changed, previous_runtime, runtime,
+        previous_sealed, previous_key_id, sealed, key_id,
+        model_source, provider, billed_to, billing_changed,
+        restore, actor, request_id, changed_at, txid, secret,
+        model_deprecated, model_sunset_at, position
+      )
+      select
+        n.id, n.version, 'change_runtime', v.changed, v.previous_runtime, v.runtime,
+        n.sealed, n.key_id,
+        case when n.has_new_model then n.resealed else n.sealed end,
+        case when n.has_new_model then sealing_key_id else n.key_id end,
+        v.model_source, v.provider, v.billed_to, v.billing_changed,
+        change_batch.restore, own_actor, change_batch.request_id, moment, own_txid, null,
+        v.model_deprecated, v.model_sunset_at, n.position
+      from n
+      join unnest(verdicts) with ordinality as v on v.ordinality = n.pair
+    )
+    update workspace.workspaces as w
+    set
+      runtime = coalesce(change_batch.runtime, w.runtime),
+      version = w.version + 1,
+      updated_at = moment,
+      position = greatest(own_position, w.position)
+    where w.id = any (array(select n.id from n));
+
+    -- As workspace.write_change.
+    if current_setting('runtime_registry.notify', true) = 'on' then
+      perform pg_notify('runtime_registry_changes', '');
+    end if;
   end if;
-  moment := clock_timestamp();
-  own_txid := pg_current_xact_id();
-  own_position := workspace.own_position();
 
-  insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
-  select n.workspace_id, 'MODEL', n.sealed, n.key_id, moment
-  from unnest(changed_ids, chosen, sealed, key_ids) as n (workspace_id, place, sealed, key_id)
-  where has_new_model[n.place]
-  on conflict (workspace_id, key) do update set
-    sealed = excluded.sealed,
-    key_id = excluded.key_id,
-    updated_at = excluded.updated_at;
-
-  update workspace.workspaces as w
-  set
-    runtime = coalesce(change_batch.runtime, w.runtime),
-    version = n.version,
-    updated_at = moment,
-    position = greatest(own_position, w.position)
-  from unnest(changed_ids, versions) as n (workspace_id, version)
-  where w.id = n.workspace_id;
-
-  insert into workspace.changes (
-    workspace_id, version, action, changed, previous_runtime, runtime,
-    previous_sealed, previous_key_id, sealed, key_id,
-    model_source, provider, billed_to, billing_changed,
-    restore, actor, request_id, changed_at, txid, secret,
-    model_deprecated, model_sunset_at, position
-  )
-  select
-    n.workspace_id, n.version, v.action, v.changed, v.previous_runtime, v.runtime,
-    n.previous_sealed, n.previous_key_id, n.sealed, n.key_id,
-    v.model_source, v.provider, v.billed_to, v.billing_changed,
-    change_batch.restore, own_actor, change_batch.request_id, moment, own_txid, null,
-    v.model_deprecated, v.model_sunset_at, greatest(own_position, before.position)
-  from unnest(changed_ids, versions, chosen, previous_sealed, previous_key_ids, sealed, key_ids)
-    as n (workspace_id, version, place, previous_sealed, previous_key_id, sealed, key_id)
-  join unnest(verdicts) with ordinality as v on v.ordinality = n.place
-  left join workspace.changes as before
-    on before.workspace_id = n.workspace_id and before.version = n.version - 1;
-
-  -- As workspace.record_change.
-  if current_setting('runtime_registry.notify', true) = 'on' then
-    perform pg_notify('runtime_registry_changes', '');
-  end if;
+  return query
+    select
+      n.id, e.outcome, e.code, coalesce(e.version, n.version + is_written[n.pair]::integer), e.previous_runtime,
+      e.runtime, e.previous_model, e.model, e.model_source
+    from unnest(found_ids, versions, chosen) as n (id, version, pair)
+    join unnest(entries) with ordinality as e on e.ordinality = n.pair
+    union all
+    select
+      other.id, case when w.id is null then 'gone' else 'skipped' end, null, w.version, w.runtime::text, w.runtime::text,
+      null, null, null
+    from unnest(change_batch.ids) as other (id)
+    left join workspace.workspaces as w
+      on w.id = other.id
+      and (change_batch.from_runtime is null or w.runtime = change_batch.from_runtime)
+    where cardinality(found_ids) < cardinality(change_batch.ids) and other.id <> all (found_ids)
+    order by 1;
 end
 $$;
 comment on function fleet.change_batch(uuid[], text, text, boolean, text, boolean) is
   'Internal: changes the runtime of many workspaces as workspace.change_runtime would, one by one.
 from_runtime: of those that are on it; null: of all. runtime: null: resets those that are orphaned where they are. Returns a row for each, in
-the order of their ids; one that is refused stops none of the others.';
+the order of their ids; one that is refused, or that somebody holds, stops none of the others.';
 
 -- Internal.
 
@@ -1850,7 +2072,7 @@ begin
     );
   end if;
   return query
-    select m.* from fleet.change_those_free(ids, source, target, move.restore, request, move.dry_run) as m;
+    select m.* from fleet.change_batch(ids, source, target, move.restore, request, move.dry_run) as m;
 end
 $$;
 comment on function fleet.move(text, text, boolean, text, uuid, integer, uuid[], boolean) is
@@ -1895,7 +2117,7 @@ begin
     );
   end if;
   return query
-    select m.* from fleet.change_those_free(ids, source, null, false, request, reset_orphans.dry_run) as m;
+    select m.* from fleet.change_batch(ids, source, null, false, request, reset_orphans.dry_run) as m;
 end
 $$;
 comment on function fleet.reset_orphans(text, text, uuid, integer, uuid[], boolean) is
@@ -1917,7 +2139,7 @@ revoke all on type
   registry.alembic_version, registry.state, registry.revisions, registry.providers, registry.runtimes, registry.arms,
   registry.models, registry.claims, registry.equivalents, registry.routing, registry.finding, registry.content,
   registry.manifest_problem,
-  keyring.keys, keyring.sealed_value, keyring.data_key,
+  keyring.keys, keyring.sealed_value, keyring.data_key, keyring.unlocked,
   access.tokens,
   workspace.workspaces, workspace.secrets, workspace.changes, workspace.numbering, workspace.snapshot, workspace.decision,
   workspace.key_use,

@@ -1,6 +1,6 @@
 -- Internal. workspace.change_runtime for many workspaces at once: the same decision, by the same functions, and the same
--- rows, written by three statements. The registry and the keyring are held before, the workspaces' rows are locked, unless
--- nothing is to be written.
+-- rows, all written by one statement. The registry and the keyring are held before, unless nothing is to be written. It
+-- never waits for a workspace: who holds several, as it does, would otherwise keep single callers waiting behind each other.
 
 create or replace function fleet.change_batch(
   ids uuid[],
@@ -13,211 +13,267 @@ create or replace function fleet.change_batch(
 returns setof fleet.move_entry
 language plpgsql
 set search_path = pg_catalog, pg_temp
+-- Plans made while the tables are small have to stay good.
+set enable_seqscan = off
 as $$
 declare
   with_key constant keyring.data_key := keyring.active_key();
   -- For what may refuse: after a refusal that was caught it is run as a query (see sql/keyring/tables.sql). Whoever has no
   -- key and needs one fetches it.
   no_key constant keyring.data_key := null;
+  sealing_key_id constant integer := with_key.key_id;
   own_actor constant text := workspace.actor();
-  stored record;
-  model text;
+
+  -- The workspaces, one an element. A loop over rows would cost more than what is done with them.
+  found_ids uuid[];
+  runtimes text[];
+  versions bigint[];
+  positions bigint[];
+  sealed bytea[];
+  key_ids integer[];
+  credentials text[];
+  is_recorded boolean[];
+  models text[];
+  new_models text[];
+  resealed bytea[];
+  chosen integer[];
+
+  -- A fleet has many workspaces and few distinct pairs: each pair is decided once, for the first that has it.
+  firsts integer[];
+  first integer;
   current workspace.snapshot;
   decided workspace.decision;
   answer workspace.change;
   entry fleet.move_entry;
-
-  -- A fleet has many workspaces and few distinct pairs: each pair is decided once, and found again under its name. Where
-  -- there are many, it is cheaper to forget them now and then.
-  pair text;
-  place integer;
-  places jsonb := '{}';
   entries fleet.move_entry[] := '{}';
-  verdicts workspace.changes[] := '{}';
+  verdict workspace.change;
+  verdicts workspace.change[] := '{}';
   is_written boolean[] := '{}';
   has_new_model boolean[] := '{}';
-  verdict workspace.changes;
   detail text;
 
-  -- What is to be written, a workspace an element; chosen: the place of its pair above.
-  resealed keyring.sealed_value;
-  changed_ids uuid[] := '{}';
-  versions bigint[] := '{}';
-  chosen integer[] := '{}';
-  previous_sealed bytea[] := '{}';
-  previous_key_ids integer[] := '{}';
-  sealed bytea[] := '{}';
-  key_ids integer[] := '{}';
   moment timestamptz;
   own_txid xid8;
   own_position bigint;
 begin
-  -- Row by row, so that the key stays out of queries (see sql/keyring/tables.sql).
-  for stored in
-    select
-      w.id, w.runtime, w.version, s.sealed, s.key_id,
-      own.credentials,
-      w.runtime || E'\n' || own.credentials::text || E'\n' as pair,
-      change_batch.request_id is not null and exists (
-        select from workspace.changes as c where c.workspace_id = w.id and c.request_id = change_batch.request_id
-      ) as is_recorded
-    from unnest(change_batch.ids) as asked (id)
-    join workspace.workspaces as w on w.id = asked.id
-    cross join lateral (
-      select array(
-        select c.key::text from workspace.secrets as c where c.workspace_id = w.id and c.key <> 'MODEL' order by c.key
-      ) as credentials
-      offset 0  -- read once, not wherever it is used
-    ) as own
-    left join workspace.secrets as s on s.workspace_id = w.id and s.key = 'MODEL'
-    where change_batch.from_runtime is null or w.runtime = change_batch.from_runtime
-    order by w.id
-  loop
-    model := case when stored.sealed is not null then
-      keyring.unseal(with_key, stored.id, 'MODEL', stored.sealed, stored.key_id)
-    end;
+  -- What is locked is read as it is then; the secrets, which that guards, by the next statement.
+  if change_batch.dry_run then
+    select array_agg(w.id), array_agg(w.runtime), array_agg(w.version), array_agg(w.position)
+    into found_ids, runtimes, versions, positions
+    from (
+      select w.id, w.runtime, w.version, w.position
+      from workspace.workspaces as w
+      where w.id = any (change_batch.ids)
+        and (change_batch.from_runtime is null or w.runtime = change_batch.from_runtime)
+      order by w.id
+    ) as w;
+  else
+    select array_agg(w.id), array_agg(w.runtime), array_agg(w.version), array_agg(w.position)
+    into found_ids, runtimes, versions, positions
+    from (
+      select w.id, w.runtime, w.version, w.position
+      from workspace.workspaces as w
+      where w.id = any (change_batch.ids)
+        and (change_batch.from_runtime is null or w.runtime = change_batch.from_runtime)
+      order by w.id
+      for no key update skip locked
+    ) as w;
+  end if;
+  found_ids := coalesce(found_ids, '{}');
 
-    -- This very request was made before: it is not made again, whatever happened since.
-    if stored.is_recorded then
+  -- One walk along an index and no join: it stays as good with any number of workspaces.
+  select
+    array_agg(w.sealed), array_agg(w.key_id), array_agg(w.credentials), array_agg(w.is_recorded)
+  into sealed, key_ids, credentials, is_recorded
+  from (
+    select
+      string_agg(s.sealed, '') as sealed,
+      max(s.key_id) as key_id,
+      coalesce(array_agg(s.credential) filter (where s.credential is not null), '{}')::text as credentials,
+      change_batch.request_id is not null and exists (
+        select from workspace.changes as c where c.workspace_id = s.id and c.request_id = change_batch.request_id
+      ) as is_recorded
+    from (
+      select w.id, null::bytea as sealed, null::integer as key_id, null::text as credential
+      from unnest(found_ids) as w (id)
+      union all
+      select
+        m.workspace_id,
+        case when m.key = 'MODEL' then m.sealed end,
+        case when m.key = 'MODEL' then m.key_id end,
+        case when m.key <> 'MODEL' then m.key end
+      from workspace.secrets as m
+      where m.workspace_id = any (found_ids)
+    ) as s
+    group by s.id
+    order by s.id
+  ) as w;
+  models := keyring.unseal_all(with_key, found_ids, 'MODEL', sealed, key_ids);
+
+  -- No two pairs have the same name: what a model may contain stands at its end. What a workspace had before, and what
+  -- was recorded for it, is its own.
+  with pairs as materialized (
+    select row_number() over () as pair, n.places
+    from (
+      select array_agg(n.place) as places
+      from unnest(runtimes, credentials, models, sealed, is_recorded)
+        with ordinality as n (runtime, credentials, model, sealed, is_recorded, place)
+      group by case
+        when change_batch.restore or n.is_recorded then n.place::text
+        else n.runtime || E'\n' || n.credentials || E'\n' || case
+          when n.model is not null then 'model ' || n.model
+          when n.sealed is not null then 'unreadable'
+          else 'none'
+        end
+      end
+    ) as n
+  )
+  select
+    (select array_agg(p.pair order by n.place) from pairs as p cross join unnest(p.places) as n (place)),
+    (select array_agg(p.places[1] order by p.pair) from pairs as p)
+  into chosen, firsts;
+
+  foreach first in array coalesce(firsts, '{}') loop
+    verdict := null;
+    if is_recorded[first] then
+      -- This very request was made before: it is not made again, whatever happened since.
       begin
         answer := workspace.recorded_answer(
-          no_key, stored.id, change_batch.request_id, 'change_runtime',
-          coalesce(change_batch.runtime, stored.runtime), null, change_batch.restore
+          no_key, found_ids[first], change_batch.request_id, 'change_runtime',
+          coalesce(change_batch.runtime, runtimes[first]), null, change_batch.restore
         );
         entry := (
-          stored.id, 'recorded', null, answer.version, answer.previous_runtime, answer.runtime,
+          null, 'recorded', null, answer.version, answer.previous_runtime, answer.runtime,
           answer.previous_model, answer.model, answer.model_source
         );
       exception
         when sqlstate 'PT422' or sqlstate 'PT500' then
           get stacked diagnostics detail = pg_exception_detail;
           entry := (
-            stored.id, 'refused', detail::jsonb ->> 'code', stored.version, stored.runtime, stored.runtime, model, model, null
+            null, 'refused', detail::jsonb ->> 'code', null, runtimes[first], runtimes[first],
+            models[first], models[first], null
           );
       end;
-      return next entry;
-      continue;
-    end if;
-
-    -- No two pairs have the same name: what a model may contain stands at its end.
-    pair := stored.pair || case
-      when model is not null then 'model ' || model
-      when stored.sealed is not null then 'unreadable'
-      else 'none'
-    end;
-    place := (places -> pair)::integer;
-    -- What a workspace had before is its own.
-    if place is null or change_batch.restore then
-      place := cardinality(entries) + 1;
+    else
       current := (
-        stored.id, stored.runtime, stored.version, stored.sealed, stored.key_id, model,
-        stored.sealed is not null and model is null, no_key, null
+        found_ids[first], runtimes[first], versions[first], sealed[first], key_ids[first], models[first],
+        sealed[first] is not null and models[first] is null, no_key, null
       );
       begin
         decided := workspace.choose_model(
-          current, coalesce(change_batch.runtime, stored.runtime), null, change_batch.restore
+          current, coalesce(change_batch.runtime, runtimes[first]), null, change_batch.restore
         );
         verdict := workspace.describe_change(current, decided, 'change_runtime');
         entry := (
           null, case when verdict.changed then 'changed' else 'unchanged' end, null,
-          null, stored.runtime, decided.runtime, model, decided.model, decided.model_source
+          null, runtimes[first], decided.runtime, models[first], decided.model, decided.model_source
         );
       exception
         when sqlstate 'PT422' or sqlstate 'PT500' then
           get stacked diagnostics detail = pg_exception_detail;
           verdict := null;
           -- It is left as it is.
-          entry := (null, 'refused', detail::jsonb ->> 'code', null, stored.runtime, stored.runtime, model, model, null);
+          entry := (
+            null, 'refused', detail::jsonb ->> 'code', null, runtimes[first], runtimes[first],
+            models[first], models[first], null
+          );
       end;
-      entries := entries || entry;
-      verdicts := verdicts || verdict;
-      -- As a single call, a move is recorded even where there is nothing to do: its replay would otherwise do it later. A
-      -- reset is nobody's request to a workspace that is no orphan.
-      is_written := is_written || (
-        entry.outcome = 'changed'
-        or (entry.outcome = 'unchanged' and change_batch.request_id is not null and change_batch.runtime is not null)
-      );
-      has_new_model := has_new_model || (entry.model is distinct from model);
-      if place % 1000 = 0 then
-        places := '{}';
-      end if;
-      places := places || jsonb_build_object(pair, place);
     end if;
-
-    entry := entries[place];
-    entry.workspace_id := stored.id;
-    entry.version := stored.version;
-    if is_written[place] then
-      entry.version := stored.version + 1;
-      if not change_batch.dry_run then
-        -- A model that stays keeps its bytes.
-        resealed := (stored.sealed, stored.key_id);
-        if has_new_model[place] then
-          resealed := keyring.seal(with_key, stored.id, 'MODEL', entry.model);
-        end if;
-        changed_ids := changed_ids || stored.id;
-        versions := versions || entry.version;
-        chosen := chosen || place;
-        previous_sealed := previous_sealed || stored.sealed;
-        previous_key_ids := previous_key_ids || stored.key_id;
-        sealed := sealed || resealed.sealed;
-        key_ids := key_ids || resealed.key_id;
-      end if;
-    end if;
-    return next entry;
+    entries := entries || entry;
+    verdicts := verdicts || verdict;
+    -- As a single call, a move is recorded even where there is nothing to do: its replay would otherwise do it later. A
+    -- reset is nobody's request to a workspace that is no orphan.
+    is_written := is_written || (
+      entry.outcome = 'changed'
+      or (entry.outcome = 'unchanged' and change_batch.request_id is not null and change_batch.runtime is not null)
+    );
+    has_new_model := has_new_model || (
+      entry.outcome = 'changed' and entry.model is distinct from models[first]
+    );
   end loop;
 
-  if changed_ids = '{}' then
-    return;
+  if true = any (is_written) and not change_batch.dry_run then
+    -- A model that stays keeps its bytes.
+    if true = any (has_new_model) then
+      new_models := array(
+        select case when has_new_model[n.pair] then (entries[n.pair]).model end
+        from unnest(chosen) with ordinality as n (pair, place)
+        order by n.place
+      );
+      resealed := keyring.seal_all(with_key, found_ids, 'MODEL', new_models);
+    end if;
+
+    moment := clock_timestamp();
+    own_txid := pg_current_xact_id();
+    own_position := workspace.own_position();
+    with n as materialized (
+      select
+        n.id, n.version + 1 as version, n.pair, n.sealed, n.key_id, n.resealed,
+        greatest(own_position, n.position) as position,  -- as workspace.lock_workspace
+        has_new_model[n.pair] as has_new_model
+      from unnest(found_ids, versions, positions, chosen, sealed, key_ids, resealed)
+        as n (id, version, position, pair, sealed, key_id, resealed)
+      where is_written[n.pair]
+    ),
+    stored as (
+      -- Who gets another model has one.
+      update workspace.secrets as s
+      set sealed = n.resealed, key_id = sealing_key_id, updated_at = moment
+      from n
+      where s.workspace_id = n.id and s.key = 'MODEL' and n.has_new_model
+    ),
+    recorded as (
+      insert into workspace.changes (
+        workspace_id, version, action, changed, previous_runtime, runtime,
+        previous_sealed, previous_key_id, sealed, key_id,
+        model_source, provider, billed_to, billing_changed,
+        restore, actor, request_id, changed_at, txid, secret,
+        model_deprecated, model_sunset_at, position
+      )
+      select
+        n.id, n.version, 'change_runtime', v.changed, v.previous_runtime, v.runtime,
+        n.sealed, n.key_id,
+        case when n.has_new_model then n.resealed else n.sealed end,
+        case when n.has_new_model then sealing_key_id else n.key_id end,
+        v.model_source, v.provider, v.billed_to, v.billing_changed,
+        change_batch.restore, own_actor, change_batch.request_id, moment, own_txid, null,
+        v.model_deprecated, v.model_sunset_at, n.position
+      from n
+      join unnest(verdicts) with ordinality as v on v.ordinality = n.pair
+    )
+    update workspace.workspaces as w
+    set
+      runtime = coalesce(change_batch.runtime, w.runtime),
+      version = w.version + 1,
+      updated_at = moment,
+      position = greatest(own_position, w.position)
+    where w.id = any (array(select n.id from n));
+
+    -- As workspace.write_change.
+    if current_setting('runtime_registry.notify', true) = 'on' then
+      perform pg_notify('runtime_registry_changes', '');
+    end if;
   end if;
-  moment := clock_timestamp();
-  own_txid := pg_current_xact_id();
-  own_position := workspace.own_position();
 
-  insert into workspace.secrets as s (workspace_id, key, sealed, key_id, updated_at)
-  select n.workspace_id, 'MODEL', n.sealed, n.key_id, moment
-  from unnest(changed_ids, chosen, sealed, key_ids) as n (workspace_id, place, sealed, key_id)
-  where has_new_model[n.place]
-  on conflict (workspace_id, key) do update set
-    sealed = excluded.sealed,
-    key_id = excluded.key_id,
-    updated_at = excluded.updated_at;
-
-  update workspace.workspaces as w
-  set
-    runtime = coalesce(change_batch.runtime, w.runtime),
-    version = n.version,
-    updated_at = moment,
-    position = greatest(own_position, w.position)
-  from unnest(changed_ids, versions) as n (workspace_id, version)
-  where w.id = n.workspace_id;
-
-  insert into workspace.changes (
-    workspace_id, version, action, changed, previous_runtime, runtime,
-    previous_sealed, previous_key_id, sealed, key_id,
-    model_source, provider, billed_to, billing_changed,
-    restore, actor, request_id, changed_at, txid, secret,
-    model_deprecated, model_sunset_at, position
-  )
-  select
-    n.workspace_id, n.version, v.action, v.changed, v.previous_runtime, v.runtime,
-    n.previous_sealed, n.previous_key_id, n.sealed, n.key_id,
-    v.model_source, v.provider, v.billed_to, v.billing_changed,
-    change_batch.restore, own_actor, change_batch.request_id, moment, own_txid, null,
-    v.model_deprecated, v.model_sunset_at, greatest(own_position, before.position)
-  from unnest(changed_ids, versions, chosen, previous_sealed, previous_key_ids, sealed, key_ids)
-    as n (workspace_id, version, place, previous_sealed, previous_key_id, sealed, key_id)
-  join unnest(verdicts) with ordinality as v on v.ordinality = n.place
-  left join workspace.changes as before
-    on before.workspace_id = n.workspace_id and before.version = n.version - 1;
-
-  -- As workspace.record_change.
-  if current_setting('runtime_registry.notify', true) = 'on' then
-    perform pg_notify('runtime_registry_changes', '');
-  end if;
+  return query
+    select
+      n.id, e.outcome, e.code, coalesce(e.version, n.version + is_written[n.pair]::integer), e.previous_runtime,
+      e.runtime, e.previous_model, e.model, e.model_source
+    from unnest(found_ids, versions, chosen) as n (id, version, pair)
+    join unnest(entries) with ordinality as e on e.ordinality = n.pair
+    union all
+    select
+      other.id, case when w.id is null then 'gone' else 'skipped' end, null, w.version, w.runtime::text, w.runtime::text,
+      null, null, null
+    from unnest(change_batch.ids) as other (id)
+    left join workspace.workspaces as w
+      on w.id = other.id
+      and (change_batch.from_runtime is null or w.runtime = change_batch.from_runtime)
+    where cardinality(found_ids) < cardinality(change_batch.ids) and other.id <> all (found_ids)
+    order by 1;
 end
 $$;
 comment on function fleet.change_batch(uuid[], text, text, boolean, text, boolean) is
   'Internal: changes the runtime of many workspaces as workspace.change_runtime would, one by one.
 from_runtime: of those that are on it; null: of all. runtime: null: resets those that are orphaned where they are. Returns a row for each, in
-the order of their ids; one that is refused stops none of the others.';
+the order of their ids; one that is refused, or that somebody holds, stops none of the others.';

@@ -42,7 +42,7 @@ begin
     );
   end if;
   return query
-    select m.* from fleet.change_those_free(ids, source, target, move.restore, request, move.dry_run) as m;
+    select m.* from fleet.change_batch(ids, source, target, move.restore, request, move.dry_run) as m;
 end
 $$;
 comment on function fleet.move(text, text, boolean, text, uuid, integer, uuid[], boolean) is

@@ -30,7 +30,7 @@ begin
     );
   end if;
   return query
-    select m.* from fleet.change_those_free(ids, source, null, false, request, reset_orphans.dry_run) as m;
+    select m.* from fleet.change_batch(ids, source, null, false, request, reset_orphans.dry_run) as m;
 end
 $$;
 comment on function fleet.reset_orphans(text, text, uuid, integer, uuid[], boolean) is

@@ -39,6 +39,12 @@ create type keyring.data_key as (
 );
 comment on type keyring.data_key is 'Internal: an opened data key; all null where the keyring has none.';
 
+create type keyring.unlocked as (
+  with_key keyring.data_key,
+  value text
+);
+comment on type keyring.unlocked is 'Internal: an opened key, and the value of a secret; null where there is none, or it does not open.';
+
 create type keyring.reseal_progress as (
   next_after uuid,
   resealed bigint,

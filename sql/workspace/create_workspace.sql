@@ -25,8 +25,6 @@ declare
   answer workspace.change;
   absent workspace.snapshot;
   decided workspace.decision;
-  described workspace.changes;
-  stored keyring.sealed_value;
 begin
   -- Who repeats a request finds the workspace of the first try, because the id is made of the request's name: a UUID of
   -- version 8 (RFC 9562).
@@ -50,21 +48,11 @@ begin
   end if;
   decided := workspace.choose_model(absent, target, wanted, false);
 
-  described := workspace.describe_change(absent, decided, 'create_workspace');
-  described.version := 1;
-  described.name := called;
-  described.request_id := request;
-  if wanted is not null then
-    -- Sealed before it is written: a plain value must never reach a table or the WAL.
-    stored := keyring.seal(absent.with_key, absent.workspace_id, 'MODEL', wanted);
-    described.sealed := stored.sealed;
-    described.key_id := stored.key_id;
-  end if;
   begin
     insert into workspace.workspaces (id, name, runtime, version, created_at, updated_at, position)
-    values (absent.workspace_id, called, target, described.version, moment, moment, described.position);
+    values (absent.workspace_id, called, target, 1, moment, moment, absent.next_position);
     -- An id is never used again: the history under it belongs to the workspace that was, and has this version.
-    perform workspace.record_change(described, case when wanted is not null then 'MODEL' end, stored);
+    return workspace.write_change(absent, decided, 'create_workspace', request_id => request, name => called);
   exception
     when unique_violation then
       answer := workspace.recorded_answer(
@@ -79,7 +67,6 @@ begin
         detail = jsonb_build_object('code', 'WORKSPACE_EXISTS', 'workspace_id', absent.workspace_id),
         hint = 'Leave id out to get a new one. The id of a deleted workspace stays taken.';
   end;
-  return workspace.change_of(described, null, wanted);
 end
 $$;
 comment on function workspace.create_workspace(text, text, text, uuid, text) is

@@ -9,7 +9,6 @@ as $$
 declare
   current workspace.snapshot;
   decided workspace.decision;
-  described workspace.changes;
 begin
   current := workspace.lock_workspace(delete_workspace.ws, needs_key => false);
   if delete_workspace.expected_version <> current.version then
@@ -17,13 +16,9 @@ begin
   end if;
 
   decided := (null, null, 'none', null, null, false, null, true, false);
-  described := workspace.describe_change(current, decided, 'delete_workspace');
-  described.version := current.version + 1;
-
   delete from workspace.secrets as s where s.workspace_id = current.workspace_id;
   delete from workspace.workspaces as w where w.id = current.workspace_id;
-  perform workspace.record_change(described);
-  return workspace.change_of(described, current.model, null);
+  return workspace.write_change(current, decided, 'delete_workspace');
 end
 $$;
 comment on function workspace.delete_workspace(uuid, bigint) is

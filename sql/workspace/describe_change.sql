@@ -3,45 +3,32 @@
 create or replace function workspace.describe_change(
   current workspace.snapshot,
   decided workspace.decision,
-  action text,
-  restore boolean default false,
-  request_id text default null,
-  name text default null
+  action text
 )
-returns workspace.changes
+returns workspace.change
 language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- In one expression: what plpgsql evaluates costs for each, in every transaction.
   return (
     current.workspace_id,
     current.version,
-    describe_change.action,
     decided.changed,
     current.runtime,  -- previous_runtime
     decided.runtime,
-    case when not current.model_is_unreadable then current.sealed end,  -- previous_sealed
-    case when not current.model_is_unreadable then current.key_id end,  -- previous_key_id
-    null,  -- sealed
-    null,  -- key_id
+    current.model,  -- previous_model
+    decided.model,
     decided.model_source,
+    decided.model_source in ('restored', 'equivalent', 'default'),  -- model_was_reset
     decided.provider,
     decided.billed_to,
     decided.billing_changed,
-    describe_change.restore,
-    null,  -- actor
-    describe_change.request_id,
-    null,  -- changed_at
-    null,  -- txid
-    null,  -- secret
+    decided.changed and describe_change.action not in ('create_workspace', 'delete_workspace'),  -- needs_restart
     decided.model_deprecated,
-    decided.model_sunset_at,
-    current.next_position,  -- position
-    describe_change.name
-  )::workspace.changes;
+    decided.model_sunset_at
+  )::workspace.change;
 end
 $$;
-comment on function workspace.describe_change(workspace.snapshot, workspace.decision, text, boolean, text, text) is
-  'Internal: what a decision changes, as a row of changes that is not written yet: its version is the current one, and the model after is missing.';
+comment on function workspace.describe_change(workspace.snapshot, workspace.decision, text) is
+  'Internal: what a decision changes, as its caller is told it, but at the version that it was decided on.';

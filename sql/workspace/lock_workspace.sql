@@ -12,9 +12,15 @@ as $$
 declare
   current workspace.snapshot;
   active keyring.keys;
+  unlocked keyring.unlocked;
   last_position bigint;
 begin
-  perform workspace.hold();
+  -- As workspace.hold, which nearly every call would have to call.
+  if current_setting('transaction_isolation') = 'read committed' then
+    lock table registry.state, keyring.keys in row share mode;
+  else
+    perform workspace.hold();
+  end if;
 
   -- Whoever changes the runtime or the secrets of a workspace holds its row, so what is read next stays so. The lock and
   -- the reading are two statements on purpose: a statement that had to wait would see the row anew, but the secret as it
@@ -46,12 +52,11 @@ begin
     perform workspace.begin_era();
   end loop;
 
-  current.with_key := keyring.open_key(active, lock_workspace.needs_key);
-  if current.sealed is not null then
-    current.model := keyring.unseal(
-      current.with_key, current.workspace_id, 'MODEL', current.sealed, current.key_id
-    );
-  end if;
+  unlocked := keyring.unlock(
+    active, lock_workspace.needs_key, current.workspace_id, 'MODEL', current.sealed, current.key_id
+  );
+  current.with_key := unlocked.with_key;
+  current.model := unlocked.value;
   current.model_is_unreadable := current.sealed is not null and current.model is null;
   return current;
 end

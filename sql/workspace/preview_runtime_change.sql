@@ -26,9 +26,7 @@ begin
   perform registry.require_runtime(target);
   current := workspace.read_workspace(preview_runtime_change.ws);
   decided := workspace.choose_model(current, target, wanted, preview_runtime_change.restore);
-  return workspace.change_of(
-    workspace.describe_change(current, decided, 'change_runtime'), current.model, decided.model
-  );
+  return workspace.describe_change(current, decided, 'change_runtime');
 end
 $$;
 comment on function workspace.preview_runtime_change(uuid, text, text, boolean) is

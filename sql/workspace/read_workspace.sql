@@ -9,6 +9,7 @@ as $$
 declare
   snapshot workspace.snapshot;
   active keyring.keys;
+  unlocked keyring.unlocked;
 begin
   select
     w.id, w.runtime, w.version, s.sealed, s.key_id,
@@ -24,12 +25,11 @@ begin
     perform workspace.workspace_not_found(read_workspace.ws);
   end if;
 
-  snapshot.with_key := keyring.open_key(active, read_workspace.needs_key);
-  if snapshot.sealed is not null then
-    snapshot.model := keyring.unseal(
-      snapshot.with_key, snapshot.workspace_id, 'MODEL', snapshot.sealed, snapshot.key_id
-    );
-  end if;
+  unlocked := keyring.unlock(
+    active, read_workspace.needs_key, snapshot.workspace_id, 'MODEL', snapshot.sealed, snapshot.key_id
+  );
+  snapshot.with_key := unlocked.with_key;
+  snapshot.model := unlocked.value;
   snapshot.model_is_unreadable := snapshot.sealed is not null and snapshot.model is null;
   return snapshot;
 end

@@ -13,7 +13,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   decided workspace.decision;
-  described workspace.changes;
   billed_before text;
   -- What set_secret has not stored yet is not among them, and what delete_secret has deleted is not any more.
   credentials constant text[] := workspace.credentials(current.workspace_id);
@@ -28,18 +27,9 @@ begin
   ).billed_to;
   decided.billing_changed := decided.changed and coalesce(billed_before <> decided.billed_to, false);
 
-  described := workspace.describe_change(current, decided, write_secret_change.action);
-  described.previous_sealed := current.sealed;
-  described.previous_key_id := current.key_id;
-  described.sealed := current.sealed;
-  described.key_id := current.key_id;
-  described.secret := write_secret_change.secret;
-
-  if described.changed then
-    described.version := current.version + 1;
-    perform workspace.record_change(described, case when stored.sealed is not null then described.secret end, stored);
-  end if;
-  return workspace.change_of(described, current.model, current.model);
+  return workspace.write_change(
+    current, decided, write_secret_change.action, secret => write_secret_change.secret, secret_value => stored
+  );
 end
 $$;
 comment on function workspace.write_secret_change(workspace.snapshot, text, text, boolean, keyring.sealed_value) is
