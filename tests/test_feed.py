@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from psycopg import IsolationLevel
 
@@ -25,10 +26,10 @@ from pyapi import (
     history,
     set_model,
 )
-from pyapi.errors import InvalidArgument, SerializationFailure
+from pyapi.errors import DatabaseFailure, InvalidArgument, SerializationFailure
 from servers import installation
 from sessions import commit, on, sessions_on, waiting
-from support import Conn, make_unreadable, one
+from support import Conn, make_unreadable, nothing_written, one
 
 KIMI = "moonshot/kimi-k2.6"
 NOWHERE = UUID(int=0)
@@ -340,3 +341,13 @@ def test_after_a_recovery_to_an_earlier_time_a_new_era_can_be_begun(database: Da
     assert changes_after(conn, lost) == []
     ws = made(conn)
     assert versions(changes_after(conn, lost)) == [(ws, 1)]
+
+
+def test_without_the_row_that_positions_begin_with_nothing_is_written(conn: Conn) -> None:
+    ws = made(conn)
+    conn.execute("delete from workspace.numbering")
+    for write in (made, on(ws, switch)):
+        refused = pytest.raises(DatabaseFailure)
+        with nothing_written(conn), refused as caught, conn.transaction():
+            write(conn)
+        assert isinstance(caught.value.__cause__, psycopg.errors.ObjectNotInPrerequisiteState)

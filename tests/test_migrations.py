@@ -272,6 +272,32 @@ def test_a_database_in_use_goes_on_after_an_upgrade_and_after_its_undoing(
         assert one(conn, switch, ws, "codex") == models[2]
 
 
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_the_newest_revision_waits_for_a_caller_that_then_does_more(
+    database: Database, direction: str
+) -> None:
+    before = REVISIONS[-2]
+    schema.migrate(database.dsn, before if direction == "up" else "head")
+    with (
+        database.connect() as conn,
+        database.connect(autocommit=True) as observer,
+    ):
+        conn.execute("select fleet.load_registry(%s)", [Jsonb(schema.default_manifest())])
+        create = "select workspace_id from workspace.create_workspace('w', 'claude-code')"
+        ws = one(conn, create)
+        conn.commit()
+        conn.execute("select workspace.clear_model(%s, request_id => 'x')", [ws])
+        if direction == "up":
+            running = in_thread(schema.migrate, database.dsn)
+        else:
+            running = in_thread(schema.downgrade, database.dsn, before)
+        wait_for(lambda: bool(blocked(observer, database)))
+        # It reads what it has not read yet: the migration must not hold that, and wait for us.
+        conn.execute("select workspace.set_model(%s, 'opus')", [ws])
+        conn.commit()
+        assert running.result(60) == [REVISIONS[-1]]
+
+
 def test_what_psql_installed_can_be_removed(database: Database) -> None:
     empty = dump(database)
     installed_by_psql(database)

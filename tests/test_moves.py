@@ -307,6 +307,23 @@ def test_a_dry_run_waits_for_nobody_and_nobody_for_it(fleet: Database) -> None:
         call(sessions.first, "workspace.set_model", held, "m")
 
 
+def test_a_dry_run_sees_no_pair_that_never_was(fleet: Database) -> None:
+    with sessions_on(fleet) as sessions:
+        (changed, *_) = on(sessions.observer, "old")
+        # Between what a dry run reads of the workspaces and what it reads of their secrets.
+        sessions.first.execute("lock table workspace.secrets in access exclusive mode")
+
+        def dry(conn: Conn) -> Any:
+            return rows(conn, "fleet.move", "old", "new", dry_run=True)
+
+        with waiting(sessions, sessions.second, dry, behind=sessions.first) as outcome:
+            call(sessions.first, "workspace.change_runtime", changed, "any", model="x")
+            sessions.first.commit()
+        told = {entry.workspace_id: entry for entry in outcome.result(SECONDS).answer or ()}
+        assert len(told) == 10
+        assert told[changed].previous_model in (None, "m")
+
+
 def test_a_batch_waits_for_a_load_and_goes_by_the_new_registry(fleet: Database) -> None:
     with sessions_on(fleet) as sessions:
         load(sessions.first, with_runtimes(runtime("new", ("q", ["m", "n"]))))

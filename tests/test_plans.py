@@ -58,6 +58,29 @@ def test_a_decision_looks_at_as_few_pages_in_a_large_registry(
     assert pages(conn, name, target) <= small + 30  # all of them would be hundreds
 
 
+def test_who_serves_a_model_is_found_as_fast_by_a_session_that_asked_when_there_were_few(
+    database: Database,
+) -> None:
+    def registry(size: int) -> Json:
+        more = [f"m{number:06}" for number in range(size)]
+        providers = [provider("p", auth_env=["A"]), provider("q", auth_env=["B"])]
+        arms = ("p", ["both", *more]), ("q", ["both", *more])
+        return manifest(providers, [runtime("r1", *arms), runtime("r2", *arms)])
+
+    conn, admin = database.connect(autocommit=True), database.connect(autocommit=True)
+    load(admin, registry(1))
+    ws = pyapi.create_workspace(conn, "one", "r1", model="both").workspace_id
+    pyapi.set_secret(conn, ws, "B", "value")
+    admin.execute(
+        "vacuum analyze"
+    )  # so that Postgres knows how few they are, until it is told more
+    for _ in range(12):  # to have everything planned, for good
+        assert pyapi.resolve(conn, "r1", "both", auth_env=["B"]) == "q"
+    small = pages(conn, "one", "r2")
+    load(admin, registry(10_000))
+    assert pages(conn, "one", "r2") <= small + 30  # all of them would be hundreds
+
+
 ON_ONE = {
     "switched": "workspace.change_runtime(%(ws)s, %(odd)s)",
     "given a model": "workspace.set_model(%(ws)s, %(odd)s)",

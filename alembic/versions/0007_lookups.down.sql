@@ -1,5 +1,8 @@
 -- Back to more lookups.
 
+-- Calls first, as in every change of the registry: they hold this, then workspaces, and may read more of the registry later.
+lock table registry.state in exclusive mode;
+
 -- Functions that are new, or had other arguments.
 drop function
   keyring.seal_all(keyring.data_key,uuid[],text,text[]),

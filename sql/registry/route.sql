@@ -5,6 +5,9 @@ returns registry.routing
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- As in look_up.
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   finding constant registry.finding := registry.look_up(route.runtime, route.model);

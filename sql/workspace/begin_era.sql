@@ -13,6 +13,12 @@ begin
   where (n.made_in = n.tableoid and n.made_by = n.xmin) is not true;
   if found then
     update workspace.numbering as n set made_in = n.tableoid, made_by = n.xmin;
+  elsif not exists (select from workspace.numbering as n) then
+    -- Not made anew: nobody knows which eras there were.
+    raise exception using
+      errcode = 'object_not_in_prerequisite_state',
+      message = 'The table workspace.numbering has lost its row.',
+      hint = 'Restore it together with the other tables of workspace.';
   end if;
 end
 $$;

@@ -1302,37 +1302,29 @@ declare
   own_txid xid8;
   own_position bigint;
 begin
-  -- What is locked is read as it is then; the secrets, which that guards, by the next statement.
-  if change_batch.dry_run then
-    select array_agg(w.id), array_agg(w.runtime), array_agg(w.version), array_agg(w.position)
-    into found_ids, runtimes, versions, positions
-    from (
-      select w.id, w.runtime, w.version, w.position
-      from workspace.workspaces as w
-      where w.id = any (change_batch.ids)
-        and (change_batch.from_runtime is null or w.runtime = change_batch.from_runtime)
-      order by w.id
-    ) as w;
-  else
-    select array_agg(w.id), array_agg(w.runtime), array_agg(w.version), array_agg(w.position)
-    into found_ids, runtimes, versions, positions
-    from (
-      select w.id, w.runtime, w.version, w.position
+  if not change_batch.dry_run then
+    found_ids := array(
+      select w.id
       from workspace.workspaces as w
       where w.id = any (change_batch.ids)
         and (change_batch.from_runtime is null or w.runtime = change_batch.from_runtime)
       order by w.id
       for no key update skip locked
-    ) as w;
+    );
   end if;
-  found_ids := coalesce(found_ids, '{}');
 
-  -- One walk along an index and no join: it stays as good with any number of workspaces.
+  -- One statement, so that no pair is torn where nothing is locked, and one walk along an index each, no join: it stays as
+  -- good with any number of workspaces. What is locked, and what that guards, is read as it was then.
   select
+    array_agg(w.id), array_agg(w.runtime), array_agg(w.version), array_agg(w.position),
     array_agg(w.sealed), array_agg(w.key_id), array_agg(w.credentials), array_agg(w.is_recorded)
-  into sealed, key_ids, credentials, is_recorded
+  into found_ids, runtimes, versions, positions, sealed, key_ids, credentials, is_recorded
   from (
     select
+      s.id,
+      max(s.runtime) as runtime,
+      max(s.version) as version,
+      max(s.position) as position,
       string_agg(s.sealed, '') as sealed,
       max(s.key_id) as key_id,
       coalesce(array_agg(s.credential) filter (where s.credential is not null), '{}')::text as credentials,
@@ -1340,20 +1332,26 @@ begin
         select from workspace.changes as c where c.workspace_id = s.id and c.request_id = change_batch.request_id
       ) as is_recorded
     from (
-      select w.id, null::bytea as sealed, null::integer as key_id, null::text as credential
-      from unnest(found_ids) as w (id)
+      select
+        w.id, w.runtime, w.version, w.position,
+        null::bytea as sealed, null::integer as key_id, null::text as credential
+      from workspace.workspaces as w
+      where w.id = any (coalesce(found_ids, change_batch.ids))
+        and (change_batch.from_runtime is null or w.runtime = change_batch.from_runtime)
       union all
       select
-        m.workspace_id,
+        m.workspace_id, null, null, null,
         case when m.key = 'MODEL' then m.sealed end,
         case when m.key = 'MODEL' then m.key_id end,
         case when m.key <> 'MODEL' then m.key end
       from workspace.secrets as m
-      where m.workspace_id = any (found_ids)
+      where m.workspace_id = any (coalesce(found_ids, change_batch.ids))
     ) as s
     group by s.id
+    having max(s.version) is not null  -- else it is on another runtime, and only its secrets were found
     order by s.id
   ) as w;
+  found_ids := coalesce(found_ids, '{}');
   models := keyring.unseal_all(with_key, found_ids, 'MODEL', sealed, key_ids);
 
   -- No two pairs have the same name: what a model may contain stands at its end. What a workspace had before, and what
@@ -5259,6 +5257,8 @@ Errors: INVALID_ARGUMENT, RUNTIME_UNSUPPORTED, REGISTRY_UNAVAILABLE.';
 CREATE FUNCTION registry.route(runtime text, model text, auth_env text[]) RETURNS registry.routing
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS $$
 declare
   finding constant registry.finding := registry.look_up(route.runtime, route.model);
@@ -5492,6 +5492,12 @@ begin
   where (n.made_in = n.tableoid and n.made_by = n.xmin) is not true;
   if found then
     update workspace.numbering as n set made_in = n.tableoid, made_by = n.xmin;
+  elsif not exists (select from workspace.numbering as n) then
+    -- Not made anew: nobody knows which eras there were.
+    raise exception using
+      errcode = 'object_not_in_prerequisite_state',
+      message = 'The table workspace.numbering has lost its row.',
+      hint = 'Restore it together with the other tables of workspace.';
   end if;
 end
 $$;
