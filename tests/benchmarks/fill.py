@@ -152,13 +152,28 @@ def add_floor(dsn: str, pair: Pair) -> None:
         conn.execute(body)
 
 
+def add_lean(dsn: str) -> None:
+    """Make the function that shows what is left to gain: a reset in the fewest statements, and
+    without a check, a refusal, a choice or a function of its own.
+
+    It holds, locks, opens, looks up, seals and writes as change_runtime does, for a model that is
+    no longer routable, that no credentials and no equivalents concern, and that opens.
+    """
+    with psycopg.connect(dsn) as conn:
+        conn.execute(_LEAN.format(pgcrypto=_pgcrypto(conn)))
+
+
 def add_raw_move(conn: psycopg.Connection[Any]) -> None:
     """Make the function that fleet.move is compared with: the pairs, sealed, and no history."""
+    conn.execute(_RAW_MOVE.format(pgcrypto=_pgcrypto(conn)))
+
+
+def _pgcrypto(conn: psycopg.Connection[Any]) -> sql.SQL:
     row = conn.execute(
         "select extnamespace::regnamespace::text from pg_extension where extname = 'pgcrypto'"
     ).fetchone()
     assert row
-    conn.execute(_RAW_MOVE.format(pgcrypto=sql.SQL(row[0])))
+    return sql.SQL(row[0])
 
 
 _RAW_MOVE = sql.SQL("""
@@ -187,6 +202,85 @@ begin
   from moved as m
   on conflict (workspace_id, key) do update set
     sealed = excluded.sealed, key_id = excluded.key_id, updated_at = excluded.updated_at;
+end
+$$
+""")
+
+_LEAN = sql.SQL("""
+create schema if not exists bench;
+create function bench.lean(ws uuid, target text) returns workspace.change
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+declare
+  home text;
+  version bigint;
+  place bigint;
+  bytes bytea;
+  key_id integer;
+  wrapped bytea;
+  secret text;
+  before text;
+  after text;
+  provider text;
+  billed_to text;
+  billing_changed boolean;
+  resealed bytea;
+  actor text;
+  moment timestamptz;
+  txid xid8;
+begin
+  lock table registry.state, keyring.keys in row share mode;
+  select w.runtime, w.version, w.position into home, version, place
+  from workspace.workspaces as w where w.id = lean.ws for no key update;
+  select
+    s.sealed, k.id, k.wrapped,
+    greatest((n.era << 45) + pg_current_xact_id()::text::bigint, place)
+  into bytes, key_id, wrapped, place
+  from workspace.secrets as s, keyring.keys as k, workspace.numbering as n
+  where s.workspace_id = lean.ws and s.key = 'MODEL' and k.retired_at is null
+    and n.made_in = n.tableoid and n.made_by = n.xmin;
+  secret := split_part(
+    {pgcrypto}.pgp_sym_decrypt(wrapped, current_setting('runtime_registry.kek')), E'\\n', 2
+  );
+  before := split_part({pgcrypto}.pgp_sym_decrypt(bytes, secret), E'\\n', 2);
+  select d.model, d.provider, d.billed_to, d.billed_to <> p.billed_to
+  into after, provider, billed_to, billing_changed
+  from registry.runtimes as r
+  join registry.models as d on d.runtime = r.name and d.model = r.default_model
+  join registry.models as p on p.runtime = home and p.model = before
+  left join registry.models as h on h.runtime = r.name and h.model = before
+  left join lateral (
+    select c.provider, c.is_prefix, c.pattern from registry.claims as c
+    where c.runtime = r.name and not c.case_folded and c.pattern <= before
+    order by c.pattern desc limit 1
+  ) as c on case when c.is_prefix then starts_with(before, c.pattern) else before = c.pattern end
+  where r.name = lean.target and h.model is null and c.provider is null;
+  resealed := {pgcrypto}.pgp_sym_encrypt(
+    lean.ws || E' MODEL\\n' || after, secret, 's2k-mode=1, cipher-algo=aes256, compress-algo=0'
+  );
+  actor := coalesce(nullif(current_setting('runtime_registry.actor', true), ''), session_user);
+  moment := clock_timestamp();
+  txid := pg_current_xact_id();
+  update workspace.secrets as s set sealed = resealed, updated_at = moment
+  where s.workspace_id = lean.ws and s.key = 'MODEL';
+  update workspace.workspaces as w
+  set runtime = lean.target, version = w.version + 1, updated_at = moment, position = place
+  where w.id = lean.ws;
+  insert into workspace.changes (
+    workspace_id, version, action, changed, previous_runtime, runtime,
+    previous_sealed, previous_key_id, sealed, key_id,
+    model_source, provider, billed_to, billing_changed,
+    restore, actor, request_id, changed_at, txid, position
+  )
+  values (
+    lean.ws, version + 1, 'change_runtime', true, home, lean.target,
+    bytes, key_id, resealed, key_id,
+    'default', provider, billed_to, billing_changed,
+    false, actor, null, moment, txid, place
+  );
+  return (
+    lean.ws, version + 1, true, home, lean.target, before, after, 'default', true,
+    provider, billed_to, billing_changed, true, false, null
+  )::workspace.change;
 end
 $$
 """)

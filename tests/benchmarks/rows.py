@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -21,7 +22,7 @@ from pyapi import embedded
 from . import fill, memory, peers, proxy, server
 from .fill import CATALOGUE_PAIR, MADE_PAIR, Pair
 from .pgbench import Bench
-from .table import Goal, Growth, Report, Row
+from .table import Goal, Growth, Report, Row, Share
 
 INSTALLED = "installed"
 WORKSPACES = 1000
@@ -74,11 +75,19 @@ def server_side(run: Run, manifest: dict[str, Any]) -> None:
     """Against the floor, and under contention."""
     dsn = run.database("server", manifest, CATALOGUE_PAIR, 2 * WORKSPACES)
     fill.add_floor(dsn, CATALOGUE_PAIR)
+    fill.add_lean(dsn)
     # The same tables, but what the floor leaves in a workspace was not sealed for it.
     sides = {
         "ours": Bench(run.server, dsn, OURS, CATALOGUE_PAIR, WORKSPACES),
         "floor": Bench(run.server, dsn, "bench.floor", CATALOGUE_PAIR, WORKSPACES, WORKSPACES),
     }
+    leanest = {"lean": Bench(run.server, dsn, "bench.lean", CATALOGUE_PAIR, WORKSPACES)}
+
+    def add(name: str, times: dict[str, list[float]], goal: Goal | None) -> None:
+        run.add(name, times, {"floor": goal})
+        # How near to the floor a call can come that leaves out all that can be left out.
+        run.report.rows.append(Row(f"{name}: the leanest", times["lean"], "floor", times["floor"]))
+
     for name, clients, durable, goal in (
         ("1 client, durable", 1, True, 0.85),
         (f"{CLIENTS} clients, synchronous_commit off", CLIENTS, False, 0.60),
@@ -86,34 +95,72 @@ def server_side(run: Run, manifest: dict[str, Any]) -> None:
         times = run.by_turns(
             {
                 side: partial(bench.time, run.seconds, clients, durable=durable)
-                for side, bench in sides.items()
+                for side, bench in (sides | leanest).items()
             }
         )
-        run.add(name, times, {"floor": Goal(goal)})
+        add(name, times, Goal(goal))
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as conn:
         conn.execute("set synchronous_commit = off")
-        cpu = {side: partial(processor_time, conn, bench) for side, bench in sides.items()}
-        run.add("the backend's CPU time alone", run.by_turns(cpu), {"floor": None})
+        cpu = {
+            side: partial(processor_time, conn, bench) for side, bench in (sides | leanest).items()
+        }
+        add("the backend's CPU time alone", run.by_turns(cpu), None)
+    for bench in sides.values():
+        run.report.shares += shares(bench)
     for name, shared in (("64 clients on 8 workspaces", 8), ("64 clients on one runtime", None)):
         run.report.tails += [
             bench.tail(name, side, 3 * run.seconds, shared=shared) for side, bench in sides.items()
         ]
 
 
+def shares(bench: Bench) -> list[Share]:
+    """What the functions of a call take. Counting costs, too: little functions look too dear."""
+    counted = """
+        select f.schemaname || '.' || f.funcname, f.calls, f.self_time * 1000
+        from pg_stat_user_functions as f"""
+    with psycopg.connect(bench.dsn, autocommit=True, prepare_threshold=0) as conn:
+        conn.execute("set synchronous_commit = off")
+        conn.execute("set track_functions = 'all'")
+        calls = calls_of(bench, 1000)
+        found: list[dict[str, tuple[int, float]]] = []
+        for part in (calls[:20], calls):  # the first to have everything planned
+            for call in part:
+                conn.execute(*call)
+            conn.execute("select pg_stat_force_next_flush()")
+            conn.execute("select 1")
+            rows = conn.execute(counted).fetchall()
+            found.append({name: (number, own) for name, number, own in rows})
+    before, after = found
+    took = [
+        Share(
+            name,
+            (number - before.get(name, (0, 0))[0]) / len(calls),
+            (own - before.get(name, (0, 0))[1]) / len(calls),
+        )
+        for name, (number, own) in after.items()
+    ]
+    return sorted((s for s in took if s.calls >= 1), key=lambda share: -share.own)
+
+
+def calls_of(bench: Bench, workspaces: int) -> list[tuple[sql.Composed, tuple[UUID, str]]]:
+    """Calls that switch so many workspaces there and back."""
+    query = sql.SQL("select * from {}(%s, %s)").format(sql.Identifier(*bench.call.split(".")))
+    return [
+        (query, (fill.workspace_id(bench.first + number), runtime))
+        for number in range(workspaces)
+        for runtime in (bench.pair.there, bench.pair.home)
+    ]
+
+
 def processor_time(conn: psycopg.Connection[Any], bench: Bench) -> float:
     """Microseconds of the backend's CPU a call; a busy machine disturbs that least."""
     spent = Path(f"/proc/{conn.info.backend_pid}/schedstat")  # the first number, in nanoseconds
-    query = sql.SQL("select * from {}(%s, %s)").format(sql.Identifier(*bench.call.split(".")))
-    calls = [
-        (fill.workspace_id(bench.first + number), runtime)
-        for number in range(250)
-        for runtime in (bench.pair.there, bench.pair.home)
-    ]
+    calls = calls_of(bench, 250)
     for call in calls[:20]:  # to have everything planned
-        conn.execute(query, call)
+        conn.execute(*call)
     before = int(spent.read_text().split()[0])
     for call in calls:
-        conn.execute(query, call)
+        conn.execute(*call)
     return (int(spent.read_text().split()[0]) - before) / len(calls) / 1000
 
 

@@ -74,6 +74,16 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """A function's share of one call: how often it is called and how many microseconds it takes,
+    without those that it calls."""
+
+    function: str
+    calls: float
+    own: float
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What one call took of a backend, in bytes: of its own, and with what it touched of the shared
     buffers."""
@@ -103,6 +113,7 @@ class Report:
 
     header: dict[str, str]
     rows: list[Row] = field(default_factory=list)
+    shares: list[Share] = field(default_factory=list)
     tails: list[Tail] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
     growth: list[Growth] = field(default_factory=list)
@@ -119,16 +130,19 @@ class Report:
         parts = ["\n".join(f"{name}: {value}" for name, value in self.header.items())]
         if self.rows:
             parts.append(_rows_text(self.rows))
+        if self.shares:
+            shares = [(s.function, f"{s.calls:.0f}", f"{s.own:.1f} us") for s in self.shares]
+            parts.append(layout(("what a call is made of", "calls", "own time"), shares))
         if self.tails:
             waited = [
-                (t.name, t.side, t.calls, *map(_time, (t.p50, t.p99, t.p999)), t.deadlocks)
+                (t.name, t.side, t.calls, *map(time_text, (t.p50, t.p99, t.p999)), t.deadlocks)
                 for t in self.tails
             ]
             titles = ("under contention", "", "calls", "p50", "p99", "p99.9", "deadlocks")
             parts.append(layout(titles, waited))
         if self.memory:
             taken = [
-                (m.name, f"{m.seconds:.1f} s", _size(m.private), _size(m.resident))
+                (m.name, f"{m.seconds:.1f} s", size_text(m.private), size_text(m.resident))
                 for m in self.memory
             ]
             heads = ("peak memory of the backend", "took", "its own", "with shared buffers")
@@ -138,7 +152,7 @@ class Report:
                 (
                     f"{g.size:,} {g.of}",
                     g.side,
-                    _time(median(g.times)),
+                    time_text(median(g.times)),
                     f"{median(g.pages_read):.1f}",
                     f"{median(g.wal) / 1024:.1f} kB",
                 )
@@ -153,9 +167,9 @@ def _rows_text(rows: Sequence[Row]) -> str:
     lines = [
         (
             row.name,
-            _time(median(row.ours)),
+            time_text(median(row.ours)),
             row.against,
-            _time(median(row.theirs)),
+            time_text(median(row.theirs)),
             f"{row.ratio:.2f}",
             f"{min(row.ratios):.2f} to {max(row.ratios):.2f}",
             row.goal or "",
@@ -175,7 +189,7 @@ def compare(before: Path, after: Path) -> str:
     lines = [
         (
             *key,
-            *(_time(median(run[key]["ours"])) for run in (old, new)),
+            *(time_text(median(run[key]["ours"])) for run in (old, new)),
             *(f"{run[key]['ratio']:.2f}" for run in (old, new)),
             f"{new[key]['ratio'] / old[key]['ratio'] - 1:+.1%}",
             new[key]["verdict"],
@@ -208,11 +222,13 @@ def layout(titles: Sequence[object], lines: Sequence[Sequence[object]]) -> str:
     )
 
 
-def _time(microseconds: float) -> str:
+def time_text(microseconds: float) -> str:
+    """Microseconds with their unit."""
     if microseconds >= 10_000:
         return f"{microseconds / 1000:.1f} ms"
     return f"{microseconds:.1f} us" if microseconds < 100 else f"{microseconds:.0f} us"
 
 
-def _size(number: int) -> str:
+def size_text(number: int) -> str:
+    """Bytes with their unit."""
     return f"{number / 2**20:.0f} MiB"
