@@ -16,6 +16,9 @@ from .keyring import Source, require_idle, transaction
 
 PASSING = (Deadlock, LockTimeout, SerializationFailure)
 """What has taken back a batch that may go through the next time."""
+BATCH = 2000
+"""How many workspaces at once. Each batch costs some milliseconds of its own, but holds its
+workspaces to its end: who calls one of them may wait so long."""
 
 
 class _Batch(Protocol):
@@ -32,7 +35,7 @@ def move_all(
     restore: bool = False,
     request_id: str | None = None,
     after: UUID | str | None = None,
-    batch: int = 1000,
+    batch: int = BATCH,
     among: Sequence[UUID | str] | None = None,
     dry_run: bool = False,
     patience: float = 30,
@@ -69,7 +72,7 @@ def reset_all_orphans(
     *,
     request_id: str | None = None,
     after: UUID | str | None = None,
-    batch: int = 1000,
+    batch: int = BATCH,
     among: Sequence[UUID | str] | None = None,
     dry_run: bool = False,
     patience: float = 30,

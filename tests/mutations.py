@@ -98,10 +98,18 @@ FAULTS = [
     ),
     Fault(
         "A key is removed while somebody seals with it",
-        "sql/workspace/lock_workspace.sql",
+        "sql/workspace/hold.sql",
         "lock table registry.state, keyring.keys in row share mode;",
         "lock table registry.state in row share mode;",
         "test_keyring_races.py::test_a_key_that_only_an_uncommitted_secret_refers_to_is_not_removed",
+    ),
+    Fault(
+        "A key is removed while what it sealed is copied into the history",
+        "sql/workspace/lock_workspace.sql",
+        "lock table registry.state, keyring.keys in row share mode;",
+        "lock table registry.state in row share mode;",
+        "test_keyring_races.py::"
+        "test_a_key_is_not_removed_while_its_bytes_are_copied_into_the_history",
     ),
     Fault(
         "A snapshot from before a rotation goes on sealing with the old key",

@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 
 from .. import access, fleet, registry, workspace
-from ..batches import PASSING, Course
+from ..batches import BATCH, PASSING, Course
 from ..calls import coroutine
 from ..errors import RegistryError
 from ..fleet import MoveEntry
@@ -129,7 +129,7 @@ def move_all(
     restore: bool = False,
     request_id: str | None = None,
     after: UUID | str | None = None,
-    batch: int = 1000,
+    batch: int = BATCH,
     among: Sequence[UUID | str] | None = None,
     dry_run: bool = False,
     patience: float = 30,
@@ -153,7 +153,7 @@ def reset_all_orphans(
     *,
     request_id: str | None = None,
     after: UUID | str | None = None,
-    batch: int = 1000,
+    batch: int = BATCH,
     among: Sequence[UUID | str] | None = None,
     dry_run: bool = False,
     patience: float = 30,

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from .. import access, fleet, follow_changes, keyring, registry, schema, workspace
 from .. import demo as story
-from ..batches import move_all, reset_all_orphans
+from ..batches import BATCH, move_all, reset_all_orphans
 from ..embedded import EmbeddedError
 from ..errors import RegistryError, translate
 from ..keyring import Kek
@@ -615,7 +615,7 @@ def move(
     to_runtime: Annotated[str, typer.Argument(metavar="TO", help="The runtime they get.")],
     restore: _Restore = False,
     request_id: _Request = None,
-    batch: _MoveBatch = 1000,
+    batch: _MoveBatch = BATCH,
     dry_run: _DryRun = False,
 ) -> None:
     """Switch all workspaces of a runtime to another, each as `change` would.
@@ -657,7 +657,7 @@ def reset(
     options: Options,
     runtime: _OfRuntime = None,
     request_id: _Request = None,
-    batch: _MoveBatch = 1000,
+    batch: _MoveBatch = BATCH,
     dry_run: _DryRun = False,
 ) -> None:
     """Give all orphans a model that is registered: an equivalent, or their runtime's default.

@@ -57,35 +57,31 @@ as $function$
 declare
   own_key_id constant integer := with_key.key_id;
   secret constant text := with_key.secret;
-  opened text[] := '{}';
-  vals text[];
+  suffix constant text := ' ' || unseal_all.name || E'\n';
+  label text;
+  opened text;
+  vals text[] := '{}';
+  all_opened boolean := true;
   other integer;
 begin
   begin
     for place in 1 .. cardinality(ws) loop
-      opened := opened || case when key_ids[place] = own_key_id then %I.pgp_sym_decrypt(sealed[place], secret) end;
-    end loop;
-    -- As keyring.open.
-    vals := array(
-      select
-        case when starts_with(n.opened, n.label) then
-          case when octet_length(n.sealed) < 208 and get_byte(n.sealed, 15) = octet_length(n.sealed) - 16
-            or keyring.is_whole(n.sealed)
-          then
-            substr(n.opened, length(n.label) + 1)
-          end
+      label := ws[place] || suffix;
+      opened := case when key_ids[place] = own_key_id then %I.pgp_sym_decrypt(sealed[place], secret) end;
+      -- As keyring.open.
+      vals := vals || case when starts_with(opened, label) then
+        case when octet_length(sealed[place]) < 208 and get_byte(sealed[place], 15) = octet_length(sealed[place]) - 16
+          or keyring.is_whole(sealed[place])
+        then
+          substr(opened, length(label) + 1)
         end
-      from (
-        select w.opened, w.sealed, w.place, w.id || ' ' || unseal_all.name || E'\n' as label
-        from unnest(ws, opened, unseal_all.sealed) with ordinality as w (id, opened, sealed, place)
-      ) as n
-      order by n.place
-    );
+      end;
+    end loop;
   exception
     when external_routine_invocation_exception or character_not_in_repertoire or untranslatable_character
       or invalid_parameter_value or data_corrupted or array_subscript_error then
       vals := array_fill(null::text, array[cardinality(ws)]);
-      opened := null;
+      all_opened := false;
   end;
 
   -- What another key sealed, or none. And all of them where something did not open: plpgsql would run the expression above
@@ -93,7 +89,7 @@ begin
   for other in
     select n.place
     from unnest(unseal_all.sealed, unseal_all.key_ids) with ordinality as n (sealed, key_id, place)
-    where n.sealed is not null and (opened is null or (n.key_id = own_key_id) is not true)
+    where n.sealed is not null and (not all_opened or (n.key_id = own_key_id) is not true)
   loop
     vals[other] := keyring.unseal(with_key, ws[other], unseal_all.name, sealed[other], key_ids[other]);
   end loop;
