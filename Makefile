@@ -19,7 +19,7 @@ SECONDS ?= 1
 OUT ?= bench/latest
 BENCH := PYTHONPATH=tests $(BIN)/python -m benchmarks
 
-.PHONY: demo serve test test-sealed soak mutations test-container test-browser matrix lint bench bench-large bench-compare golden wheel clean
+.PHONY: demo serve test test-sealed soak mutations test-container test-browser matrix lint bench bench-large bench-compare bench-document golden wheel clean
 
 demo: .venv/demo
 	@$(BIN)/runtime-registry demo
@@ -84,6 +84,10 @@ bench-large: .venv/bench
 # make bench-compare A=bench/before.json B=bench/latest.json
 bench-compare: .venv/bench
 	@$(BENCH) compare $(A) $(B)
+
+# SPEED.md's tables and plot: make bench-document A=bench/first.json B=bench/second.json LARGE=bench/large.json
+bench-document: .venv/bench
+	@$(BENCH) document $(A) $(B) $(LARGE)
 
 # What the tests compare with: the dump of the schema, and the hashes of revisions that are new.
 golden: .venv/dev

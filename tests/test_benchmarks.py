@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.table import Goal, Report, Row, compare, layout
+from benchmarks.document import DOCUMENT, renewed
+from benchmarks.table import Goal, Growth, Memory, Report, Row, Share, Tail, compare, layout
 
 ROW = Row("a call", [200.0, 100.0, 300.0], "the floor", [100.0, 90.0, 180.0], Goal(0.6))
 
@@ -65,3 +68,42 @@ def test_figures_stand_on_the_right() -> None:
         "a      1",
         "b     10",
     ]
+
+
+def written(folder: Path, report: Report) -> dict[str, Any]:
+    """A report as its file has it."""
+    report.write(folder / "run.json")
+    found: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return found
+
+
+def test_the_document_shows_two_runs_side_by_side_and_how_it_grows(tmp_path: Path) -> None:
+    first = written(tmp_path, Report({"machine": "one"}, rows=[ROW]))
+    second = Report(
+        {"machine": "another"},
+        rows=[replace(ROW, ours=[400.0, 400.0, 400.0])],
+        shares=[Share("workspace.write_change", 1, 88.6)],
+        tails=[Tail("64 clients", "ours", 9, 10.0, 20_000.0, 30_000.0, 0)],
+        memory=[Memory("a load", 1.5, 2 * 2**20, 3 * 2**20)],
+        growth=[Growth("models", 1000, "ours", [50.0], [1.0], [2048.0])],
+    )
+    text = renewed(
+        DOCUMENT.read_text(), [first, written(tmp_path, second)], written(tmp_path, second)
+    )
+    assert "machine: another" in text
+    for line in (
+        "| a call | 400 us | the floor | 100 us | 0.60 | 0.25 | 0.6 | reached / **missed** |",
+        "| `workspace.write_change` | 1 | 88.6 |",
+        "| 64 clients | ours | 10.0 us | 20.0 ms | 30.0 ms | 0 |",
+        "| 1,000 models | ours | 50.0 us | 1.0 | 2.0 |",
+        "| a load | 1.5 s | 2 MiB | 3 MiB |",
+    ):
+        assert line in text.splitlines()
+
+
+def test_the_document_shows_every_goal_of_a_run_there_was() -> None:
+    text = DOCUMENT.read_text()
+    for name in ("1 client, durable", "8 clients", "Python, local socket", "Python, 1 ms away"):
+        assert f"| {name}" in text
+    for name in ("100,000 models", "1,000,000 workspaces", "fleet.move of", "pyapi,"):
+        assert f"| {name}" in text

@@ -1,19 +1,22 @@
-"""python -m benchmarks run | compare: what the Makefile's targets call."""
+"""python -m benchmarks run | compare | document: what the Makefile's targets call."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from pyapi import schema
 
-from . import fill, plots, rows, server, table
+from . import document, fill, plots, rows, server, table
 
 MODELS = (100, 1_000, 10_000, 100_000, 1_000_000)
 WORKSPACES = (1_000, 10_000, 100_000, 1_000_000)
 LARGE = 10_000_000
+PLOT = Path(__file__).with_name("growth.png")
 GROUPS = ("server", "client", "python", "fleet", "growth")
 
 
@@ -47,6 +50,16 @@ def run(options: argparse.Namespace) -> None:
         plots.draw(report.growth, out.with_suffix(".png"))
 
 
+def write_document(runs: Sequence[Path], large: Path) -> None:
+    """Renew SPEED.md and its plot; of the large run only the sizes that the others do not have."""
+    found = [json.loads(path.read_text()) for path in runs]
+    grown = json.loads(large.read_text())
+    text = document.DOCUMENT.read_text()
+    document.DOCUMENT.write_text(document.renewed(text, found, grown))
+    points = document.growth(found[-1], grown)
+    plots.draw([table.Growth(**point) for point in points], PLOT)
+
+
 def main() -> None:
     """Take the command line."""
     parser = argparse.ArgumentParser(prog="benchmarks")
@@ -62,9 +75,15 @@ def main() -> None:
     comparing = commands.add_parser("compare", help="two runs' JSON")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
+    documenting = commands.add_parser("document", help="write SPEED.md's tables")
+    documenting.add_argument("runs", type=Path, nargs=2)
+    documenting.add_argument("large", type=Path)
     options = parser.parse_args()
     if options.command == "compare":
         print(table.compare(options.before, options.after))
+        return
+    if options.command == "document":
+        write_document(options.runs, options.large)
         return
     if options.large:
         options.workspaces = (*options.workspaces, LARGE)

@@ -39,8 +39,11 @@ def draw(growth: Sequence[Growth], path: Path) -> None:
                 label=label,
             )
         panel.set(xscale="log", xlabel=of, ylabel="microseconds a call", ylim=(0, None))
+        middles = [median(point.times) for point in growth if point.of == of]
+        if max(middles) > 10 * min(middles):
+            panel.set(yscale="log", ylim=(10, None))
         panel.grid(alpha=0.3)
-        panel.legend(loc="lower right")
+        panel.legend(loc="upper left")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
