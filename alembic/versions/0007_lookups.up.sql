@@ -1025,8 +1025,8 @@ $$;
 comment on function workspace.own_position() is
   'Internal: the lowest position that a change of this transaction can have: that of a workspace''s first change.';
 
--- Internal. Everything that changes a workspace ends here. Its row is locked before, or new, or deleted. All of it or, if
--- any statement fails, nothing.
+-- Internal. Every call that changes one workspace ends here (fleet.change_batch writes the same rows for many). Its row is
+-- locked before, or new, or deleted. All of it or, if any statement fails, nothing.
 
 create or replace function workspace.write_change(
   current workspace.snapshot,
@@ -1350,6 +1350,7 @@ begin
   if clear_model.expected_version <> current.version then
     perform workspace.version_conflict(current.workspace_id, current.version, clear_model.expected_version);
   end if;
+  -- No model, so nobody serves it and nobody pays; changed, if there was one.
   decided := (current.runtime, null, 'none', null, null, false, null, current.sealed is not null, false);
   return workspace.write_change(current, decided, 'clear_model', false, request);
 end
@@ -1451,6 +1452,7 @@ begin
     perform workspace.version_conflict(current.workspace_id, current.version, delete_workspace.expected_version);
   end if;
 
+  -- No runtime and no model, so nobody serves it and nobody pays; changed.
   decided := (null, null, 'none', null, null, false, null, true, false);
   delete from workspace.secrets as s where s.workspace_id = current.workspace_id;
   delete from workspace.workspaces as w where w.id = current.workspace_id;

@@ -27,6 +27,7 @@ begin
   if clear_model.expected_version <> current.version then
     perform workspace.version_conflict(current.workspace_id, current.version, clear_model.expected_version);
   end if;
+  -- No model, so nobody serves it and nobody pays; changed, if there was one.
   decided := (current.runtime, null, 'none', null, null, false, null, current.sealed is not null, false);
   return workspace.write_change(current, decided, 'clear_model', false, request);
 end

@@ -15,6 +15,7 @@ begin
     perform workspace.version_conflict(current.workspace_id, current.version, delete_workspace.expected_version);
   end if;
 
+  -- No runtime and no model, so nobody serves it and nobody pays; changed.
   decided := (null, null, 'none', null, null, false, null, true, false);
   delete from workspace.secrets as s where s.workspace_id = current.workspace_id;
   delete from workspace.workspaces as w where w.id = current.workspace_id;

@@ -1,5 +1,5 @@
--- Internal. Everything that changes a workspace ends here. Its row is locked before, or new, or deleted. All of it or, if
--- any statement fails, nothing.
+-- Internal. Every call that changes one workspace ends here (fleet.change_batch writes the same rows for many). Its row is
+-- locked before, or new, or deleted. All of it or, if any statement fails, nothing.
 
 create or replace function workspace.write_change(
   current workspace.snapshot,

@@ -5895,6 +5895,7 @@ begin
   if clear_model.expected_version <> current.version then
     perform workspace.version_conflict(current.workspace_id, current.version, clear_model.expected_version);
   end if;
+  -- No model, so nobody serves it and nobody pays; changed, if there was one.
   decided := (current.runtime, null, 'none', null, null, false, null, current.sealed is not null, false);
   return workspace.write_change(current, decided, 'clear_model', false, request);
 end
@@ -6072,6 +6073,7 @@ begin
     perform workspace.version_conflict(current.workspace_id, current.version, delete_workspace.expected_version);
   end if;
 
+  -- No runtime and no model, so nobody serves it and nobody pays; changed.
   decided := (null, null, 'none', null, null, false, null, true, false);
   delete from workspace.secrets as s where s.workspace_id = current.workspace_id;
   delete from workspace.workspaces as w where w.id = current.workspace_id;
