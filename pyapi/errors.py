@@ -411,15 +411,15 @@ def translate(
     error: psycopg.Error | UnicodeError,
     *,
     params: Mapping[str, Any] | None = None,
-    lost: bool | None = None,
+    lost: bool = False,
     harmless: bool = False,
 ) -> RegistryError:
     """Make a `RegistryError` of what psycopg raised, to be raised from it.
 
     The package's functions do so themselves; call it for what your own `commit()` raises.
 
-    `params` are the call's own. `lost` says whether the connection is closed, if that is known;
-    `harmless` that the call cannot have been committed, or that to repeat it does no harm.
+    `params` are the call's own. `lost` says that the connection is known to be closed; `harmless`
+    that the call cannot have been committed, or that to repeat it does no harm.
     """
     sqlstate = getattr(error, "sqlstate", None)
     if sqlstate is None:
@@ -451,13 +451,14 @@ def _refusal(
 
 
 def _of_this_side(
-    error: Exception, params: Mapping[str, Any], lost: bool | None, harmless: bool
+    error: Exception, params: Mapping[str, Any], lost: bool, harmless: bool
 ) -> RegistryError:
     # No SQLSTATE: the server never saw the call or did not answer it. Only the class can tell what
-    # happened.
-    if lost or (lost is None and isinstance(error, psycopg.OperationalError)):
+    # happened. (psycopg may find the socket hung up while libpq has the connection open yet.)
+    aborted = isinstance(error, psycopg.errors.PipelineAborted)
+    if lost or (isinstance(error, psycopg.OperationalError) and not aborted):
         return ConnectionLost.make(harmless=harmless)
-    if isinstance(error, psycopg.errors.PipelineAborted):
+    if aborted:
         return FailedTransaction.make()
     if isinstance(error, (UnicodeError, psycopg.DataError, psycopg.ProgrammingError)):
         return _bad_value(params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import pydoc
 import re
 import socket
@@ -898,6 +899,18 @@ def test_a_lost_read_may_be_repeated(
     with pytest.raises(ConnectionLost) as caught:
         call(conn, ws)
     assert caught.value.safe_to_retry is True
+
+
+def test_a_connection_that_only_psycopg_has_found_hung_up_is_lost(database: Database) -> None:
+    conn = database.connect(autocommit=True)
+    ws = workspace(conn)
+    with socket.socket() as unconnected:  # for poll() it has hung up, and nothing can be read
+        os.dup2(unconnected.fileno(), conn.fileno())
+    for safe in (False, True):  # what was sent first may have arrived; after that nothing could be
+        with pytest.raises(ConnectionLost) as caught:
+            change_runtime(conn, ws, "hermes")
+        assert caught.value.safe_to_retry is safe
+        assert not conn.closed
 
 
 def test_a_call_on_a_closed_connection_may_be_repeated_on_another(database: Database) -> None:
