@@ -168,6 +168,12 @@ def add_raw_move(conn: psycopg.Connection[Any]) -> None:
     conn.execute(_RAW_MOVE.format(pgcrypto=_pgcrypto(conn)))
 
 
+def add_lean_move(conn: psycopg.Connection[Any]) -> None:
+    """Make the function that does no more than a batch of fleet.move has to: it holds the registry,
+    locks what nobody else does, opens, seals, writes, records and tells. It is given the model."""
+    conn.execute(_LEAN_MOVE.format(pgcrypto=_pgcrypto(conn)))
+
+
 def _pgcrypto(conn: psycopg.Connection[Any]) -> sql.SQL:
     row = conn.execute(
         "select extnamespace::regnamespace::text from pg_extension where extname = 'pgcrypto'"
@@ -202,6 +208,86 @@ begin
   from moved as m
   on conflict (workspace_id, key) do update set
     sealed = excluded.sealed, key_id = excluded.key_id, updated_at = excluded.updated_at;
+end
+$$
+""")
+
+_LEAN_MOVE = sql.SQL("""
+create schema if not exists bench;
+create function bench.lean_move(source text, target text, model text, after uuid, batch integer)
+returns setof fleet.move_entry
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+declare
+  secret constant text := (keyring.active_key()).secret;
+  options constant text := 's2k-mode=1, cipher-algo=aes256, compress-algo=0';
+  moment constant timestamptz := clock_timestamp();
+  ids uuid[];
+  txid xid8;
+  place bigint;
+begin
+  lock table registry.state, keyring.keys in row share mode;
+  ids := array(
+    select w.id
+    from workspace.workspaces as w
+    where w.runtime = source
+      and w.id >= coalesce(after, '00000000-0000-0000-0000-000000000000')
+      and w.id is distinct from after
+    order by w.id
+    limit batch
+    for no key update skip locked
+  );
+  txid := pg_current_xact_id();
+  place := workspace.own_position();
+  return query
+    with n as materialized (
+      select
+        s.workspace_id as id,
+        s.sealed,
+        s.key_id,
+        split_part({pgcrypto}.pgp_sym_decrypt(s.sealed, secret), E'\\n', 2) as before,
+        {pgcrypto}.pgp_sym_encrypt(
+          s.workspace_id || E' MODEL\\n' || lean_move.model, secret, options
+        ) as resealed
+      from workspace.secrets as s
+      where s.workspace_id = any (ids) and s.key = 'MODEL'
+    ),
+    stored as (
+      update workspace.secrets as s
+      set sealed = n.resealed, key_id = 1, updated_at = moment
+      from n
+      where s.workspace_id = n.id and s.key = 'MODEL'
+    ),
+    moved as (
+      update workspace.workspaces as w
+      set
+        runtime = lean_move.target,
+        version = w.version + 1,
+        updated_at = moment,
+        position = greatest(place, w.position)
+      where w.id = any (ids)
+      returning w.id, w.version, w.position
+    ),
+    recorded as (
+      insert into workspace.changes (
+        workspace_id, version, action, changed, previous_runtime, runtime,
+        previous_sealed, previous_key_id, sealed, key_id,
+        model_source, provider, billed_to, billing_changed,
+        restore, actor, request_id, changed_at, txid, position
+      )
+      select
+        m.id, m.version, 'change_runtime', true, lean_move.source, lean_move.target,
+        n.sealed, n.key_id, n.resealed, 1,
+        'default', 'provider', 'platform', false,
+        false, session_user, null, moment, txid, m.position
+      from n
+      join moved as m on m.id = n.id
+    )
+    select
+      m.id, 'changed', null::text, m.version, lean_move.source, lean_move.target,
+      n.before, lean_move.model, 'default'
+    from n
+    join moved as m on m.id = n.id
+    order by m.id;
 end
 $$
 """)

@@ -46,8 +46,21 @@ def start() -> Iterator[embedded.Server]:
                 statement = sql.SQL("ALTER SYSTEM SET {} = {}")
                 conn.execute(statement.format(sql.Identifier(name), value))
         with embedded.server(home) as server:
+            _use_all_buffers(server)
             kek = f"-c runtime_registry.kek={secrets.token_hex(32)}"
             yield replace(server, dsn=make_conninfo(server.dsn, options=kek))
+
+
+def _use_all_buffers(server: embedded.Server) -> None:
+    """Use the shared buffers once, as a server has that ran for a while: whoever is the first to
+    use one waits for the operating system to clear that memory."""
+    with psycopg.connect(server.dsn, autocommit=True) as conn:
+        conn.execute("CREATE UNLOGGED TABLE filler (filler text STORAGE PLAIN)")
+        conn.execute(
+            "INSERT INTO filler SELECT repeat('x', 7000) FROM pg_settings AS s,"
+            " generate_series(1, s.setting::integer) WHERE s.name = 'shared_buffers'"
+        )
+        conn.execute("DROP TABLE filler")
 
 
 def describe(server: embedded.Server) -> dict[str, str]:
@@ -82,3 +95,12 @@ def create_database(server: embedded.Server, name: str, template: str) -> str:
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         conn.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
     return make_conninfo(server.dsn, dbname=name)
+
+
+@contextmanager
+def copy_database(server: embedded.Server, template: str) -> Iterator[str]:
+    """Have a copy of a database for the length of the block; its conninfo."""
+    name = f"{template}_copied"
+    yield create_database(server, name, template)
+    with psycopg.connect(server.dsn, autocommit=True) as conn:
+        conn.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
