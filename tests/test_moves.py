@@ -12,6 +12,7 @@ import pytest
 from psycopg import IsolationLevel
 from psycopg.types.json import Jsonb
 
+import databases
 import pyapi
 from databases import Database, in_thread, wait_until_blocked
 from pyapi import MoveEntry, aio, keyring, move, move_all, orphans, reset_all_orphans
@@ -521,14 +522,13 @@ def test_it_needs_a_connection_that_is_in_no_transaction(fleet: Database) -> Non
 
 
 def test_it_can_bring_the_key_along(fleet: Database) -> None:
-    kek = keyring.Kek.generate()
-    with fleet.connect() as conn:
-        if one(conn, "select count(*) from keyring.keys") == 0:
-            conn.commit()
+    kek = keyring.Kek(databases.KEK)
+    with databases.without_kek(fleet.server), fleet.connect() as conn:
+        if not databases.SEALED:
             with keyring.transaction(conn, kek):
                 keyring.init(conn)
-            assert len(settled(move_all(conn, "old", "new", batch=4, kek=kek))) == 10
-            assert len(settled(reset_all_orphans(conn, kek=kek))) == 0
+        assert len(settled(move_all(conn, "old", "new", batch=4, kek=kek))) == 10
+        assert len(settled(reset_all_orphans(conn, kek=kek))) == 0
     with fleet.connect(options=keyring.startup_options(kek)) as conn:
         assert {pair(conn, ws) for ws in on(conn, "new")} == {("new", "a", 2)}
 
