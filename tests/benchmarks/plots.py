@@ -43,7 +43,7 @@ def draw(growth: Sequence[Growth], path: Path) -> None:
         if max(middles) > 10 * min(middles):
             panel.set(yscale="log", ylim=(10, None))
         panel.grid(alpha=0.3)
-        panel.legend(loc="upper left")
+        panel.legend(loc="lower left")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
