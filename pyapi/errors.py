@@ -455,11 +455,10 @@ def _of_this_side(
 ) -> RegistryError:
     # No SQLSTATE: the server never saw the call or did not answer it. Only the class can tell what
     # happened. (psycopg may find the socket hung up while libpq has the connection open yet.)
-    aborted = isinstance(error, psycopg.errors.PipelineAborted)
-    if lost or (isinstance(error, psycopg.OperationalError) and not aborted):
-        return ConnectionLost.make(harmless=harmless)
-    if aborted:
+    if isinstance(error, psycopg.errors.PipelineAborted) and not lost:
         return FailedTransaction.make()
+    if isinstance(error, psycopg.OperationalError) or lost:
+        return ConnectionLost.make(harmless=harmless)
     if isinstance(error, (UnicodeError, psycopg.DataError, psycopg.ProgrammingError)):
         return _bad_value(params)
     return DatabaseFailure.make()

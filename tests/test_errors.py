@@ -240,7 +240,11 @@ def test_text_that_psycopg_cannot_send_is_an_invalid_argument(
 
 
 def test_without_an_sqlstate_the_class_and_the_state_of_the_connection_decide() -> None:
-    assert type(translate(psycopg.OperationalError(SECRET))) is ConnectionLost
+    broken = psycopg.OperationalError(SECRET)
+    assert type(translate(broken)) is ConnectionLost
+    assert type(translate(broken, lost=True)) is ConnectionLost
+    assert type(translate(broken, lost=False)) is ConnectionLost
+    assert type(translate(psycopg.errors.PipelineAborted(), lost=True)) is ConnectionLost
     assert type(translate(psycopg.InterfaceError(SECRET), lost=True)) is ConnectionLost
     assert type(translate(psycopg.InterfaceError(SECRET))) is DatabaseFailure
     assert type(translate(psycopg.errors.PipelineAborted(), lost=False)) is FailedTransaction
